@@ -1,0 +1,41 @@
+# One command per habit, the same by hand and in continuous integration.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := $(BIN)/python -m
+STAMP := .venv/.stamp
+.DEFAULT_GOAL := test
+.PHONY: demo test fmt lint types imports unit vectors property sim integration bench docs plugin proto venv deps system lock check
+
+demo: venv ; @if .ci/system-packages; then $(MAKE) --no-print-directory -s plugin; else echo "going on with embedded brokers only"; fi; exec $(BIN)/authd demo
+test: deps plugin ; @$(RUN) pytest --ignore=tests/bench --cov=authd.core --cov-fail-under=100
+check: lint types imports test
+fmt: venv ; $(RUN) ruff check --fix-only -q . ; $(RUN) ruff format -q .
+lint: venv ; $(RUN) ruff check . && $(RUN) ruff format --check -q .
+types: venv ; $(RUN) mypy
+imports: venv ; $(BIN)/lint-imports
+unit: venv ; @$(RUN) pytest tests/unit
+vectors: deps plugin ; @$(RUN) pytest tests/conformance
+property: venv ; @$(RUN) pytest tests/property
+sim: venv ; @$(RUN) pytest tests/simulation
+integration: deps plugin ; @$(RUN) pytest tests/integration tests/e2e
+bench: deps plugin ; @$(RUN) pytest tests/bench
+docs: deps plugin ; @$(RUN) pytest tests/docs
+plugin: system ; @$(MAKE) --no-print-directory -s -C plugins/mosquitto
+proto: venv ; @sh proto/generate $(BIN)/python
+deps: system venv
+system: ; @.ci/system-packages
+venv: $(STAMP)
+
+# Made once from the lock, with hashes; made again when the lock or the metadata change.
+$(STAMP): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || .ci/system-packages
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	@echo "making .venv from requirements-dev.lock"
+	@$(PYTHON) -m venv .venv
+	@$(RUN) pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-dev.lock
+	@$(RUN) pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+# Versions and hashes only: no address and no path of this machine gets into the lock.
+LOCK := $(BIN)/uv pip compile -q pyproject.toml --python-version 3.11 --universal --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-emit-build-options
+lock: ; $(LOCK) --group dev -o requirements-dev.lock && $(LOCK) -c requirements-dev.lock -o requirements.lock

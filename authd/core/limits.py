@@ -1,0 +1,75 @@
+"""Every bound of the core, with its unit in the name and its reason beside it."""
+
+from typing import Final
+
+# --- encoding ---------------------------------------------------------------------------------
+# Deepest format is a root: map > authorities > entry > scope > item > actions. Two levels of room.
+MAX_CBOR_DEPTH: Final = 8
+
+# --- statements -------------------------------------------------------------------------------
+# Four sealed grants must fit one DHT record; a grant of 16 short filters stays below this.
+MAX_GRANT_BYTES: Final = 600
+# A root payload fits one BEP 44 value (1 000 B) with room for the record's own framing.
+MAX_ROOT_PAYLOAD_BYTES: Final = 850
+# Five Ed25519 signatures in each of two lists, with framing, beside the payload.
+MAX_ROOT_BYTES: Final = 1_600
+# A revocation may carry the grant that makes its signer a revoker.
+MAX_REVOKE_BYTES: Final = 900
+# Sixteen ids of 16 B, head, domain and times.
+MAX_HEARTBEAT_BYTES: Final = 600
+MAX_BROKER_BYTES: Final = 900
+# The largest of the above: what a peer may send as one statement.
+MAX_STATEMENT_BYTES: Final = 1_600
+
+MAX_ROOT_KEYS: Final = 5
+# Three keys survive the loss of one, five of two; more only costs bytes in every evaluation.
+HEARTBEAT_KEY_COUNTS: Final = (1, 3, 5)
+MAX_AUTHORITIES: Final = 16
+# More filters than this in one grant is a sign of a missing topic hierarchy.
+MAX_FILTERS_PER_GRANT: Final = 16
+# MQTT allows 65 535; a grant must stay small enough for a DHT record.
+MAX_FILTER_BYTES: Final = 256
+# A depth above this never matters: paths have at most MAX_PATH_GRANTS grants.
+MAX_DEPTH: Final = 8
+# What a daemon can audit, and what keeps a path's evidence readable.
+MAX_PATH_GRANTS: Final = 4
+# A sealed record holds this many.
+MAX_GRANTS_PER_PAIR: Final = 4
+MAX_COMPILED_FILTERS: Final = 64
+MAX_AUDIENCES: Final = 8
+MAX_AUDIENCE_BYTES: Final = 128
+# MQTT 5 §3.1.3.1 asks servers for 23 bytes at least; many clients use up to 64.
+MAX_CLIENT_ID_BYTES: Final = 128
+MAX_REASON_BYTES: Final = 64
+# Devices are renewed at half-life; a year and a month covers yearly visits.
+MAX_GRANT_LIFE_S: Final = 400 * 86_400
+# A domain must outlive its devices, and a stolen old root must end some day.
+MAX_ROOT_LIFE_S: Final = 11 * 366 * 86_400
+# Two hosts with NTP differ by far less; a statement from further ahead is refused.
+MAX_ISSUED_AHEAD_S: Final = 60
+
+# --- proofs -----------------------------------------------------------------------------------
+# Small boards drift by seconds a day between synchronisations.
+PROOF_WINDOW_S: Final = 60
+# A stapled path of four grants of common size; four of the largest size do not fit a small client.
+MAX_STAPLED_BYTES: Final = 2_048
+MAX_PASSWORD_CHARS: Final = 3_200
+MAX_USERNAME_CHARS: Final = 64
+
+# --- heartbeats -------------------------------------------------------------------------------
+HEARTBEAT_LIFE_S: Final = 60
+# A head from further ahead than this is not counted: clocks of a domain are kept closer.
+HEARTBEAT_AHEAD_S: Final = 5
+MAX_RECENT_IDS: Final = 16
+MAX_CHAIN_ENTRIES: Final = 1_000_000
+
+# --- trust ------------------------------------------------------------------------------------
+# Counted steps of one evaluation; an honest graph needs tens. Never bound by wall clock.
+MAX_EVALUATION_STEPS: Final = 10_000
+MAX_PATHS: Final = 64
+
+# --- records ----------------------------------------------------------------------------------
+# BEP 44: 1 000 B bencoded; ours stay below it with the framing.
+MAX_RECORD_VALUE_BYTES: Final = 900
+# seq is microseconds; a clock further ahead than this is broken.
+MAX_RECORD_AHEAD_S: Final = 3_600

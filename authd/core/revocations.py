@@ -1,0 +1,251 @@
+"""Heartbeat chains and freshness: how a daemon knows that it knows every revocation.
+
+Each heartbeat key keeps an append-only list of the revocations it has accepted for its domain and
+signs the head of that list, h_n = SHA-256(h_{n-1} ‖ revocation id) with h_0 = 32 zero bytes. A head
+counts at a daemon only once the daemon *holds* every entry up to n and has recomputed h_n, so
+"fresh" implies "complete". A domain is fresh while more than half of the heartbeat keys of its
+newest root have live heads so proven; the denominator never shrinks.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from authd.core import limits
+from authd.core.identity import PublicKey, StatementId
+from authd.core.roots import Root
+from authd.core.statements import Heartbeat
+from authd.errors import EquivocationError, LimitError, StaleRecordError
+
+EMPTY_HEAD: Final = bytes(32)
+
+
+def extend_head(head: bytes, ids: Iterable[StatementId]) -> bytes:
+    """Compute the head after appending ``ids``."""
+    for revocation_id in ids:
+        head = hashlib.sha256(head + revocation_id).digest()
+    return head
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chain:
+    """One heartbeat key's list as far as its order is known here, in one epoch."""
+
+    epoch: int
+    ids: tuple[StatementId, ...] = ()
+    head: bytes = EMPTY_HEAD
+
+    def append(self, ids: Iterable[StatementId]) -> "Chain":
+        """Return the chain with ``ids`` at its end.
+
+        Raises:
+            LimitError: More than ``limits.MAX_CHAIN_ENTRIES``.
+        """
+        added = tuple(ids)
+        if len(self.ids) + len(added) > limits.MAX_CHAIN_ENTRIES:
+            raise LimitError("heartbeat chain: too many entries, a new epoch is needed")
+        return replace(self, ids=self.ids + added, head=extend_head(self.head, added))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyView:
+    """What a daemon knows about one heartbeat key of a domain.
+
+    Attributes:
+        chain: The part of its list whose order is known.
+        newest: The newest head by (epoch, count, time), proven or not.
+        proven: The newest head whose whole list is held here.
+        live_until: Until when ``proven`` is live at most; seconds since the Unix epoch.
+        equivocated: It signed two heads that cannot both be; it no longer counts.
+        signed_version: The highest root version a head of it named.
+    """
+
+    chain: Chain = field(default_factory=lambda: Chain(epoch=0))
+    newest: Heartbeat | None = None
+    proven: Heartbeat | None = None
+    live_until: int = 0
+    equivocated: bool = False
+    signed_version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Entries ``[start, end)`` of a key's list that are needed to prove its newest head."""
+
+    key: PublicKey
+    epoch: int
+    start: int
+    end: int
+
+
+def observe(view: KeyView, heartbeat: Heartbeat, *, now: int) -> KeyView:
+    """Take in a verified head; whether it is proven is for `prove` to say.
+
+    Args:
+        view: What was known.
+        heartbeat: Verified; of this key and domain.
+        now: Seconds since the Unix epoch.
+
+    Raises:
+        LimitError: Signed more than 5 s ahead of ``now``: not counted.
+        StaleRecordError: Not newer than the newest.
+        EquivocationError: Another list of the same length and epoch; mark the key with
+            `mark_equivocation`.
+    """
+    if heartbeat.issued_at > now + limits.HEARTBEAT_AHEAD_S:
+        raise LimitError(
+            f"heartbeat: signed {heartbeat.issued_at - now} s ahead of this host's clock",
+        )
+    newest = view.newest
+    if newest is not None:
+        same_length = (newest.epoch, newest.count) == (heartbeat.epoch, heartbeat.count)
+        if same_length and newest.head != heartbeat.head:
+            raise EquivocationError("heartbeat: two lists of one length, epoch and key")
+        if _order(heartbeat) <= _order(newest):
+            raise StaleRecordError("heartbeat: not newer than the one held")
+    if newest is None or heartbeat.epoch != view.chain.epoch:
+        view = replace(view, chain=Chain(epoch=heartbeat.epoch))
+    return replace(
+        view,
+        chain=_extend_by_recent(view.chain, heartbeat),
+        newest=heartbeat,
+        signed_version=max(view.signed_version, heartbeat.root_version),
+    )
+
+
+def mark_equivocation(view: KeyView) -> KeyView:
+    """Return the view of a key that proved itself dishonest: it never counts again."""
+    return replace(view, equivocated=True, proven=None, live_until=0)
+
+
+def _order(heartbeat: Heartbeat) -> tuple[int, int, int]:
+    return heartbeat.epoch, heartbeat.count, heartbeat.issued_at
+
+
+def _extend_by_recent(chain: Chain, heartbeat: Heartbeat) -> Chain:
+    missing = heartbeat.count - len(chain.ids)
+    if not 0 < missing <= len(heartbeat.recent):
+        return chain
+    extended = chain.append(heartbeat.recent[-missing:])
+    return extended if extended.head == heartbeat.head else chain
+
+
+def gap(view: KeyView) -> Gap | None:
+    """Name the entries whose order is still unknown; None if nothing is missing."""
+    newest = view.newest
+    if newest is None or view.equivocated or len(view.chain.ids) >= newest.count:
+        return None
+    return Gap(newest.issuer, newest.epoch, len(view.chain.ids), newest.count)
+
+
+def fill(view: KeyView, found: Gap, ids: tuple[StatementId, ...]) -> KeyView:
+    """Take in entries that a peer sent for a gap; they count once they lead to a signed head.
+
+    Returns:
+        The extended view, or the same one if the entries do not lead to the newest head.
+    """
+    newest = view.newest
+    fits = (
+        newest is not None
+        and found == gap(view)
+        and len(ids) == found.end - found.start
+        and extend_head(view.chain.head, ids) == newest.head
+    )
+    return replace(view, chain=view.chain.append(ids)) if fits else view
+
+
+def prove(
+    view: KeyView,
+    *,
+    holds: Callable[[StatementId], bool],
+    received_at: int,
+) -> KeyView:
+    """Count the newest head if its whole list is known, held, and hashes to it.
+
+    Args:
+        view: What is known.
+        holds: Says whether a revocation is held (verified and persisted).
+        received_at: When the newest head was first received, on the clock that never runs back.
+    """
+    newest = view.newest
+    if newest is None or view.equivocated or view.proven == newest:
+        return view
+    if len(view.chain.ids) != newest.count or view.chain.head != newest.head:
+        return view
+    already = view.proven.count if view.proven and view.proven.epoch == newest.epoch else 0
+    if not all(holds(revocation_id) for revocation_id in view.chain.ids[already:]):
+        return view
+    live_until = min(newest.expires_at, received_at + limits.HEARTBEAT_LIFE_S)
+    return replace(view, proven=newest, live_until=max(view.live_until, live_until))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DomainView:
+    """Every heartbeat key of a domain, seen from one daemon.
+
+    Attributes:
+        root: The newest root.
+        handed_over: Whether heads that name this root version count (`DomainView.next_root`).
+        views: By heartbeat key, also keys of the previous version.
+    """
+
+    root: Root
+    previous_keys: tuple[PublicKey, ...] = ()
+    views: dict[PublicKey, KeyView] = field(default_factory=dict)
+
+    def view(self, key: PublicKey) -> KeyView:
+        """Return what is known about a key."""
+        return self.views.get(key, KeyView())
+
+    def with_view(self, key: PublicKey, view: KeyView) -> "DomainView":
+        """Return the domain with one key's view replaced."""
+        return replace(self, views={**self.views, key: view})
+
+    def with_root(self, root: Root) -> "DomainView":
+        """Return the domain under its next root."""
+        previous = () if root.reset else self.root.heartbeat_keys
+        return replace(self, root=root, previous_keys=previous)
+
+    @property
+    def keys(self) -> tuple[PublicKey, ...]:
+        """Every key whose heads are of interest: of this root and of the one before."""
+        return tuple(dict.fromkeys(self.root.heartbeat_keys + self.previous_keys))
+
+    @property
+    def handed_over(self) -> bool:
+        """Whether more than half of the previous version's keys signed a head naming this one.
+
+        Until then a partition that has not heard of the new root could still be counted fresh by
+        the old keys while the new ones accept revocations of their own.
+        """
+        signed = sum(
+            self.view(key).signed_version >= self.root.version for key in self.previous_keys
+        )
+        return not self.previous_keys or 2 * signed > len(self.previous_keys)
+
+    def fresh_until(self) -> int:
+        """Say until when more than half of the keys have live, proven heads; 0 for never."""
+        if not self.handed_over:
+            return 0
+        ends = sorted(
+            (self._live_until(key) for key in self.root.heartbeat_keys),
+            reverse=True,
+        )
+        return ends[len(ends) // 2]
+
+    def _live_until(self, key: PublicKey) -> int:
+        view = self.view(key)
+        counts = view.proven is not None and view.proven.root_version == self.root.version
+        return view.live_until if counts else 0
+
+    def in_force(self, revocation_id: StatementId) -> bool:
+        """Say whether more than half of the keys have signed a head that contains a revocation."""
+        containing = sum(revocation_id in self._proven_ids(key) for key in self.root.heartbeat_keys)
+        return 2 * containing > len(self.root.heartbeat_keys)
+
+    def _proven_ids(self, key: PublicKey) -> tuple[StatementId, ...]:
+        view = self.view(key)
+        if view.proven is None or view.proven.epoch != view.chain.epoch:
+            return ()
+        return view.chain.ids[: view.proven.count]

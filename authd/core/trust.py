@@ -1,0 +1,171 @@
+"""The web of trust as an immutable value, and what it knows of a key's grants and revocations.
+
+`TrustState` holds verified statements and nothing else; `apply` returns a new state and never
+changes the old one. The result does not depend on the order in which statements arrive:
+revocations only ever add up, of the grants from one issuer to one subject the newest four count,
+and a root is only ever replaced by its verified successor.
+
+Which revocation counts for what:
+
+- a *grant id* by that grant's issuer: that grant;
+- a *key* by the key itself: everything that rests on the key, everywhere;
+- a *key* by an issuer: every grant from that issuer to the key, past and future;
+- a *key* by a revoker: every path on which the revoker's authority stands first, or directly after
+  a domain id. A revoker is an authority whose root entry names ``$authd/revoke`` literally, or a
+  key with a literal grant of it from such an authority. Only the authority's revocation of that
+  very grant takes the power back.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from immutables import Map
+
+from authd.core import limits
+from authd.core.grants import Grant, KeySubject, Subject
+from authd.core.identity import DomainId, KeyId, PublicKey, StatementId, key_id
+from authd.core.roots import Authority, Root
+from authd.core.statements import Revoke
+from authd.core.topics import POWER_REVOKE, has_power
+from authd.errors import EquivocationError, StaleRecordError
+
+Freshness: TypeAlias = Mapping[DomainId, int]
+"""Until when each domain is fresh, seconds since the Unix epoch; absent means never."""
+
+
+def subject_id(subject: Subject) -> bytes:
+    """Return the 16 bytes a subject is filed under: key id or domain id."""
+    return key_id(subject.key) if isinstance(subject, KeySubject) else subject.domain
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustState:
+    """Every verified root, grant and revocation that counts.
+
+    Attributes:
+        roots: Newest root by domain.
+        root_keys: Every key that was ever a root key here; grants signed by one are void.
+        grants: By subject id, in the order (issuer, newest first).
+        revocations: By statement id.
+        by_target: Revocations by what they name: 16 bytes a grant, 32 a key.
+    """
+
+    roots: Map[DomainId, Root] = field(default_factory=Map)
+    root_keys: frozenset[PublicKey] = frozenset()
+    grants: Map[bytes, tuple[Grant, ...]] = field(default_factory=Map)
+    revocations: Map[StatementId, Revoke] = field(default_factory=Map)
+    by_target: Map[bytes, tuple[Revoke, ...]] = field(default_factory=Map)
+
+    def apply_grant(self, grant: Grant) -> "TrustState":
+        """Return the state with a grant in it."""
+        return self.apply_grants([grant])
+
+    def apply_grants(self, grants: Iterable[Grant]) -> "TrustState":
+        """Return the state with grants in it; of one issuer and subject the newest four stay."""
+        changed = self.grants.mutate()
+        for grant in grants:
+            subject = subject_id(grant.subject)
+            changed[subject] = _with_grant(changed.get(subject, ()), grant)
+        return replace(self, grants=changed.finish())
+
+    def apply_revocations(self, revocations: Iterable[Revoke]) -> "TrustState":
+        """Return the state with revocations in it; they are never taken out."""
+        by_id, by_target = self.revocations.mutate(), self.by_target.mutate()
+        for revoke in revocations:
+            if revoke.statement_id in by_id:
+                continue
+            by_id[revoke.statement_id] = revoke
+            held = (*by_target.get(revoke.target, ()), revoke)
+            by_target[revoke.target] = tuple(sorted(held, key=lambda one: one.statement_id))
+        return replace(self, revocations=by_id.finish(), by_target=by_target.finish())
+
+    def apply_root(self, root: Root) -> "TrustState":
+        """Return the state with a root in the place of its predecessor.
+
+        Raises:
+            StaleRecordError: Not newer than the one held.
+            EquivocationError: Another root of the same version, also signed by enough keys; the
+                one held stays and the operator must be told.
+        """
+        held = self.roots.get(root.domain)
+        if held is not None and root.version <= held.version:
+            if root.version == held.version and root.statement_id != held.statement_id:
+                raise EquivocationError(f"two valid roots of version {root.version}")
+            raise StaleRecordError(f"root version {root.version} where {held.version} is held")
+        return replace(
+            self,
+            roots=self.roots.set(root.domain, root),
+            root_keys=self.root_keys | set(root.root_keys),
+        )
+
+    def grants_to(self, subject: bytes) -> tuple[Grant, ...]:
+        """Return the grants held for a key id or domain id, whether they count or not."""
+        return self.grants.get(subject, ())
+
+    def key_of(self, wanted: KeyId) -> PublicKey | None:
+        """Return the key with this id if some grant names it."""
+        for grant in self.grants_to(wanted):
+            if isinstance(grant.subject, KeySubject):
+                return grant.subject.key
+        return None
+
+    def authorities_with(self, key: PublicKey) -> Iterable[tuple[Root, Authority]]:
+        """Find the root entries of a key, in the order of domain ids."""
+        for domain in sorted(self.roots):
+            root = self.roots[domain]
+            authority = root.authority(key)
+            if authority is not None:
+                yield root, authority
+
+    def holds_grant(self, grant: Grant) -> bool:
+        """Say whether exactly this grant is held."""
+        return any(
+            held.statement_id == grant.statement_id
+            for held in self.grants_to(subject_id(grant.subject))
+        )
+
+    # --- what revocations say ------------------------------------------------------------
+
+    def self_revocation(self, key: PublicKey) -> Revoke | None:
+        """Find the key's revocation of itself."""
+        return next((one for one in self.by_target.get(key, ()) if one.issuer == key), None)
+
+    def grant_revocation(self, grant: Grant) -> Revoke | None:
+        """Find a revocation of a grant by its issuer, by id or by the subject's key."""
+        found = self.by_target.get(grant.statement_id, ())
+        if isinstance(grant.subject, KeySubject):
+            found += self.by_target.get(grant.subject.key, ())
+        return next((one for one in found if one.issuer == grant.issuer), None)
+
+    def revoker_revocation(self, key: PublicKey, authority: Authority) -> Revoke | None:
+        """Find a revocation of a key by a revoker of the authority."""
+        if not has_power(authority.scope, POWER_REVOKE):
+            return None
+        return next(
+            (one for one in self.by_target.get(key, ()) if self._is_revoker(one, authority)),
+            None,
+        )
+
+    def _is_revoker(self, revoke: Revoke, authority: Authority) -> bool:
+        if revoke.issuer == authority.key:
+            return True
+        grant = revoke.revoker_grant
+        if grant is None or grant.issuer != authority.key:
+            return False
+        taken_back = any(
+            one.issuer == authority.key for one in self.by_target.get(grant.statement_id, ())
+        )
+        return has_power(grant.scope, POWER_REVOKE) and not taken_back
+
+
+def _with_grant(held: tuple[Grant, ...], grant: Grant) -> tuple[Grant, ...]:
+    others = [one for one in held if one.issuer != grant.issuer]
+    same = {one.statement_id: one for one in held if one.issuer == grant.issuer}
+    same.setdefault(grant.statement_id, grant)
+    newest = sorted(same.values(), key=_grant_order)[: limits.MAX_GRANTS_PER_PAIR]
+    return tuple(sorted(others + newest, key=lambda one: (one.issuer, *_grant_order(one))))
+
+
+def _grant_order(grant: Grant) -> tuple[int, StatementId]:
+    return -grant.issued_at, grant.statement_id

@@ -1,0 +1,357 @@
+"""The SQLite store.
+
+Write-ahead log. Nonces and sessions are committed with ``synchronous=NORMAL``: a crash of the
+process loses nothing, a power cut may lose the last moments, which is why proofs dated before an
+unclean restart are refused. Revocations and chains go over a second connection with
+``synchronous=FULL``: once acknowledged they survive a power cut.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from authd.core.claims import Kind
+from authd.core.identity import DomainId, PublicKey, StatementId
+from authd.errors import StoreError
+from authd.service.ports import StoredSession, StoredStatement
+
+SCHEMA_VERSION: Final = 1
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS statements (
+    id BLOB PRIMARY KEY, kind INTEGER NOT NULL, data BLOB NOT NULL,
+    source TEXT NOT NULL, received_at INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS chains (
+    domain BLOB, key BLOB, epoch INTEGER, place INTEGER, id BLOB NOT NULL,
+    PRIMARY KEY (domain, key, epoch, place)) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS nonces (
+    id BLOB PRIMARY KEY, expires_at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS nonces_by_end ON nonces (expires_at);
+CREATE TABLE IF NOT EXISTS sessions (
+    broker TEXT, client_id TEXT, session_id TEXT NOT NULL, boot TEXT NOT NULL,
+    username TEXT NOT NULL, key BLOB NOT NULL, form INTEGER NOT NULL,
+    audience_domain BLOB NOT NULL, audience_endpoint TEXT NOT NULL, durable INTEGER NOT NULL,
+    live INTEGER NOT NULL, created_at INTEGER NOT NULL,
+    PRIMARY KEY (broker, client_id)) STRICT;
+CREATE TABLE IF NOT EXISTS records (
+    target BLOB PRIMARY KEY, data BLOB NOT NULL, expires_at INTEGER NOT NULL,
+    own INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS audit (
+    at INTEGER NOT NULL, broker TEXT NOT NULL, client_id TEXT NOT NULL, key TEXT NOT NULL,
+    effect TEXT NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL) STRICT;
+CREATE INDEX IF NOT EXISTS audit_by_time ON audit (at);
+"""
+_PURGE_EVERY: Final = 1_000
+# A writer of another process holds the lock for milliseconds; longer means something is wrong.
+_BUSY_TIMEOUT_S: Final = 5.0
+
+
+class SqliteStore:
+    """All stores of the daemon in one file; an object to be used with ``with``."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the database.
+
+        Raises:
+            StoreError: It cannot be opened, is damaged, or was made by a newer authd.
+        """
+        self._path = path
+        with self._errors("open"):
+            self._fast = self._connect("NORMAL")
+            self._durable = self._connect("FULL")
+            self._fast.executescript(_SCHEMA)
+        self._check_version()
+        self._consumed = 0
+
+    def _connect(self, synchronous: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA synchronous={synchronous}")
+        return connection
+
+    def _check_version(self) -> None:
+        stored = self.meta("schema_version")
+        if stored is None:
+            self.set_meta("schema_version", str(SCHEMA_VERSION))
+        elif stored != str(SCHEMA_VERSION):
+            raise StoreError(
+                f"`{self._path}` has schema version {stored}, this authd knows {SCHEMA_VERSION}",
+            )
+
+    def __enter__(self) -> Self:
+        """Return the store."""
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close both connections."""
+        self._fast.close()
+        self._durable.close()
+
+    @contextmanager
+    def _errors(self, verb: str) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot {verb} `{self._path}`: {error}") from error
+
+    @contextmanager
+    def _transaction(self, verb: str, *, durable: bool) -> Iterator[sqlite3.Connection]:
+        connection = self._durable if durable else self._fast
+        with self._errors(verb):
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    # --- facts about this daemon ----------------------------------------------------------
+
+    def meta(self, name: str) -> str | None:
+        """Return a named value, or None.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        with self._errors("read"):
+            row = self._fast.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def set_meta(self, name: str, value: str) -> None:
+        """Set a named value, durably.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
+        with self._transaction("write", durable=True) as connection:
+            connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+    # --- statements -----------------------------------------------------------------------
+
+    def load_statements(self) -> list[StoredStatement]:
+        """Return everything, in the order it was saved.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        with self._errors("read"):
+            rows = self._fast.execute(
+                "SELECT kind, id, data, source, received_at FROM statements ORDER BY rowid",
+            ).fetchall()
+        return [
+            StoredStatement(
+                kind=Kind(kind),
+                statement_id=StatementId(statement_id),
+                data=data,
+                source=source,
+                received_at=received_at,
+            )
+            for kind, statement_id, data, source, received_at in rows
+        ]
+
+    def save_statements(self, statements: Iterable[StoredStatement], *, durable: bool) -> None:
+        """Save all or nothing; what is there already is kept as it is.
+
+        Raises:
+            StoreError: The store cannot be written; nothing was saved.
+        """
+        with self._transaction("write", durable=durable) as connection:
+            connection.executemany(
+                "INSERT OR IGNORE INTO statements (id, kind, data, source, received_at)"
+                " VALUES (?, ?, ?, ?, ?)",
+                [
+                    (one.statement_id, int(one.kind), one.data, one.source, one.received_at)
+                    for one in statements
+                ],
+            )
+
+    def delete_statements(self, statement_ids: Iterable[StatementId]) -> None:
+        """Delete statements that have been superseded.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
+        with self._transaction("write", durable=False) as connection:
+            connection.executemany(
+                "DELETE FROM statements WHERE id = ?",
+                [(statement_id,) for statement_id in statement_ids],
+            )
+
+    def load_chain(self, domain: DomainId, key: PublicKey) -> tuple[int, list[StatementId]]:
+        """Return a heartbeat key's newest epoch and its entries in order; epoch 0 for none.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        with self._errors("read"):
+            rows = self._fast.execute(
+                "SELECT epoch, id FROM chains WHERE domain = ? AND key = ? ORDER BY epoch, place",
+                (domain, key),
+            ).fetchall()
+        newest = rows[-1][0] if rows else 0
+        return newest, [StatementId(one) for epoch, one in rows if epoch == newest]
+
+    def append_chain(
+        self,
+        domain: DomainId,
+        key: PublicKey,
+        epoch: int,
+        start: int,
+        ids: Iterable[StatementId],
+    ) -> None:
+        """Append entries from index ``start`` on, durably; another epoch replaces the old one.
+
+        Raises:
+            StoreError: The store cannot be written; nothing was saved.
+        """
+        with self._transaction("write", durable=True) as connection:
+            connection.execute(
+                "DELETE FROM chains WHERE domain = ? AND key = ? AND epoch < ?",
+                (domain, key, epoch),
+            )
+            connection.executemany(
+                "INSERT OR REPLACE INTO chains VALUES (?, ?, ?, ?, ?)",
+                [(domain, key, epoch, place, one) for place, one in enumerate(ids, start)],
+            )
+
+    # --- nonces ---------------------------------------------------------------------------
+
+    def seen(self, replay_id: bytes) -> bool:
+        """Say whether a nonce was consumed.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        with self._errors("read"):
+            query = "SELECT 1 FROM nonces WHERE id = ?"
+            return self._fast.execute(query, (replay_id,)).fetchone() is not None
+
+    def consume(self, replay_id: bytes, *, expires_at: int, now: int) -> bool:
+        """Remember a nonce until ``expires_at``; False if it was there already.
+
+        Raises:
+            StoreError: The store cannot be written; the nonce was not consumed.
+        """
+        self._consumed += 1
+        with self._transaction("write", durable=False) as connection:
+            if self._consumed % _PURGE_EVERY == 0:
+                connection.execute("DELETE FROM nonces WHERE expires_at < ?", (now,))
+            added = connection.execute(
+                "INSERT OR IGNORE INTO nonces VALUES (?, ?)",
+                (replay_id, expires_at),
+            )
+            return added.rowcount == 1
+
+    # --- sessions -------------------------------------------------------------------------
+
+    def load_sessions(self) -> list[StoredSession]:
+        """Return every session.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        with self._errors("read"):
+            rows = self._fast.execute(
+                "SELECT session_id, broker, boot, client_id, username, key, form, audience_domain,"
+                " audience_endpoint, durable, live, created_at FROM sessions ORDER BY rowid",
+            ).fetchall()
+        return [
+            StoredSession(
+                session_id=row[0],
+                broker=row[1],
+                boot=row[2],
+                client_id=row[3],
+                username=row[4],
+                key=PublicKey(row[5]),
+                form=row[6],
+                audience_domain=DomainId(row[7]),
+                audience_endpoint=row[8],
+                durable=bool(row[9]),
+                live=bool(row[10]),
+                created_at=row[11],
+            )
+            for row in rows
+        ]
+
+    def save_session(self, session: StoredSession) -> None:
+        """Save a session; one client id of a broker has at most one.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
+        with self._transaction("write", durable=False) as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO sessions (broker, client_id, session_id, boot, username,"
+                " key, form, audience_domain, audience_endpoint, durable, live, created_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    session.broker,
+                    session.client_id,
+                    session.session_id,
+                    session.boot,
+                    session.username,
+                    session.key,
+                    session.form,
+                    session.audience_domain,
+                    session.audience_endpoint,
+                    session.durable,
+                    session.live,
+                    session.created_at,
+                ),
+            )
+
+    def delete_session(self, broker: str, client_id: str) -> None:
+        """Forget a session.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
+        with self._transaction("write", durable=False) as connection:
+            connection.execute(
+                "DELETE FROM sessions WHERE broker = ? AND client_id = ?",
+                (broker, client_id),
+            )
+
+    # --- records --------------------------------------------------------------------------
+
+    def load_records(self) -> list[tuple[bytes, bool]]:
+        """Return the DHT records held, encoded, and whether each is our own to publish.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        with self._errors("read"):
+            rows = self._fast.execute("SELECT data, own FROM records").fetchall()
+        return [(data, bool(own)) for data, own in rows]
+
+    def save_record(self, target: bytes, data: bytes, *, expires_at: int, own: bool) -> None:
+        """Save a record in the place of an older one of its target.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
+        with self._transaction("write", durable=False) as connection:
+            connection.execute(
+                "INSERT INTO records VALUES (?, ?, ?, ?) ON CONFLICT (target) DO UPDATE SET"
+                " data = excluded.data, expires_at = excluded.expires_at,"
+                " own = max(own, excluded.own)",
+                (target, data, expires_at, own),
+            )
+
+    def delete_records(self, *, expired_at: int) -> None:
+        """Delete records whose end of life has come.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
+        with self._transaction("write", durable=False) as connection:
+            connection.execute("DELETE FROM records WHERE expires_at <= ?", (expired_at,))
