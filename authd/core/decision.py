@@ -376,6 +376,7 @@ def conclude(
     key: PublicKey,
     evidence: Evidence,
     asked: tuple[Operation, str] | None = None,
+    takeover: bool = False,
 ) -> Decision:
     """Say allow, if there is a right that has not ended and it covers what is asked.
 
@@ -388,8 +389,10 @@ def conclude(
         key: Whose rights they are.
         evidence: What they rest on.
         asked: An operation and its topic; None for a CONNECT.
+        takeover: This is authd itself, taking over a client id to end its session; it needs no
+            right and gets none.
     """
-    if not rights.entries:
+    if not rights.entries and not (takeover and asked is None):
         return deny(ReasonCode.NOT_GRANTED, "no right is left", key=key)
     if lease_until <= now:
         return deny(ReasonCode.LEASE_ENDED, "the lease of the rights has ended", key=key)

@@ -104,7 +104,7 @@ def observe(view: KeyView, heartbeat: Heartbeat, *, now: int) -> KeyView:
             raise EquivocationError("heartbeat: two lists of one length, epoch and key")
         if _order(heartbeat) <= _order(newest):
             raise StaleRecordError("heartbeat: not newer than the one held")
-    if newest is None or heartbeat.epoch != view.chain.epoch:
+    if heartbeat.epoch != view.chain.epoch:
         view = replace(view, chain=Chain(epoch=heartbeat.epoch))
     return replace(
         view,

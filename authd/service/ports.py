@@ -25,6 +25,10 @@ class Clock(Protocol):
         """Return microseconds since the Unix epoch."""
         ...
 
+    def behind_s(self) -> int:
+        """Return how far the host's clock is behind what was proven; 0 if it is not."""
+        ...
+
     def monotonic(self) -> float:
         """Return seconds on a clock that never runs back."""
         ...

@@ -1,0 +1,1 @@
+"""Ways of ending a live session, one file each."""

@@ -1,0 +1,178 @@
+"""Which peers a node knows and talks to, when to dial them again, and what each may send.
+
+The active view are the peers with a stream; the passive view are signed samples of where others
+listen. Static addresses are always tried again. All times are monotonic seconds.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from authd.core.identity import PublicKey
+from authd.gossip.messages import Sample
+
+MAX_ACTIVE: Final = 8
+MAX_ACCEPTED: Final = 10
+MAX_PASSIVE: Final = 30
+_FIRST_RETRY_S: Final = 0.5
+_LAST_RETRY_S: Final = 30.0
+# A learnt address that failed this often in a row is forgotten; static ones never are.
+_MAX_FAILURES: Final = 6
+
+
+@dataclass(slots=True)
+class _Target:
+    address: str
+    static: bool
+    key: PublicKey | None = None
+    failures: int = 0
+    retry_at: float = 0.0
+    dialling: bool = False
+
+
+class Allowance:
+    """A token bucket that says how long to wait instead of refusing."""
+
+    def __init__(self, *, rate_per_s: float, burst: float, now: float) -> None:
+        """Allow ``burst`` at once and ``rate_per_s`` in the long run."""
+        self._rate_per_s = rate_per_s
+        self._burst = burst
+        self._level = burst
+        self._then = now
+
+    def charge(self, count: int, *, now: float) -> float:
+        """Take ``count`` and return the seconds to wait before going on."""
+        self._level += (now - self._then) * self._rate_per_s
+        self._level = min(self._burst, self._level) - count
+        self._then = now
+        return max(0.0, -self._level / self._rate_per_s)
+
+
+class Views:
+    """Known addresses, signed samples, and who is connected."""
+
+    def __init__(self, *, own_key: PublicKey, static: Iterable[str] = ()) -> None:
+        """Begin with static addresses, ``host:port``."""
+        self._own_key = own_key
+        self._targets = {address: _Target(address, static=True) for address in static}
+        self._samples: dict[PublicKey, Sample] = {}
+        self._active: set[PublicKey] = set()
+
+    @property
+    def active(self) -> frozenset[PublicKey]:
+        """Peers with a stream."""
+        return frozenset(self._active)
+
+    def add_static(self, address: str) -> None:
+        """Always try an address again."""
+        target = self._targets.setdefault(address, _Target(address, static=True))
+        target.static = True
+
+    def learn(self, sample: Sample, *, chance: float) -> bool:
+        """Take in a verified sample; return whether it says something new.
+
+        Args:
+            sample: Verified by `authd.gossip.messages.verify_sample`.
+            chance: From [0, 1): chooses which of too many is forgotten.
+        """
+        held = self._samples.get(sample.key)
+        if sample.key == self._own_key or (held and held.issued_at >= sample.issued_at):
+            return False
+        if held is None and len(self._samples) >= MAX_PASSIVE:
+            idle = [key for key in self._samples if key not in self._active]
+            if not idle:
+                return False
+            self._forget(idle[int(chance * len(idle))])
+        moved = held is not None and held.address != sample.address
+        if moved:
+            self._forget(sample.key)
+        self._samples[sample.key] = sample
+        target = self._targets.setdefault(sample.address, _Target(sample.address, static=False))
+        target.key = sample.key
+        return held is None or moved
+
+    def samples(self, *, but: PublicKey, count: int, chance: float) -> list[Sample]:
+        """Return up to ``count`` samples of others than ``but``, a different choice each time."""
+        others = [sample for key, sample in self._samples.items() if key != but]
+        start = int(chance * len(others))
+        return (others[start:] + others[:start])[:count]
+
+    def sample(self, key: PublicKey) -> Sample | None:
+        """Return where a node listens, if it has said so."""
+        return self._samples.get(key)
+
+    def to_dial(self, *, now: float) -> list[str]:
+        """Choose addresses to dial now, static ones first; each is to be reported back."""
+        dialling = sum(target.dialling for target in self._targets.values())
+        free = MAX_ACTIVE - len(self._active) - dialling
+        ready = [
+            target
+            for target in self._targets.values()
+            if not target.dialling
+            and target.retry_at <= now
+            and target.key not in self._active
+            and target.key != self._own_key
+        ]
+        ready.sort(key=lambda target: (not target.static, target.retry_at))
+        for target in ready[: max(0, free)]:
+            target.dialling = True
+        return [target.address for target in ready[: max(0, free)]]
+
+    def next_dial_at(self) -> float | None:
+        """Say when some address is next worth dialling; None if none is known."""
+        waiting = [
+            target.retry_at
+            for target in self._targets.values()
+            if not target.dialling
+            and target.key not in self._active
+            and target.key != self._own_key
+        ]
+        return min(waiting, default=None)
+
+    def on_identified(self, address: str, key: PublicKey) -> None:
+        """Remember who answers at an address."""
+        target = self._targets.get(address)
+        if target is not None:
+            target.key = key
+
+    def on_dial_end(self, address: str, *, worked: bool, now: float, chance: float) -> None:
+        """Plan the next attempt: at once after a stream that worked, else with full jitter.
+
+        Args:
+            address: What was dialled.
+            worked: The stream got past the proofs.
+            now: Monotonic seconds.
+            chance: From [0, 1).
+        """
+        target = self._targets.get(address)
+        if target is None:
+            return
+        target.dialling = False
+        target.failures = 0 if worked else target.failures + 1
+        longest_s = min(_LAST_RETRY_S, _FIRST_RETRY_S * 2**target.failures)
+        target.retry_at = now + longest_s * chance
+        if target.failures >= _MAX_FAILURES and not target.static:
+            del self._targets[address]
+            if target.key is not None:
+                self._samples.pop(target.key, None)
+
+    def on_up(self, key: PublicKey) -> None:
+        """A stream to ``key`` is live."""
+        self._active.add(key)
+
+    def on_down(self, key: PublicKey) -> None:
+        """No stream to ``key`` is live any more."""
+        self._active.discard(key)
+
+    def forget(self, key: PublicKey) -> None:
+        """Drop a node whose admission ended."""
+        self._active.discard(key)
+        self._forget(key)
+
+    def _forget(self, key: PublicKey) -> None:
+        self._samples.pop(key, None)
+        self._targets = {
+            address: target
+            for address, target in self._targets.items()
+            if target.static or target.key != key or target.dialling
+        }

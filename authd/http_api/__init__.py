@@ -1,0 +1,1 @@
+"""HTTP: broker dialects, the plugin's socket, the operator's socket, health and metrics."""

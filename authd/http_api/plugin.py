@@ -1,0 +1,183 @@
+"""The broker socket (`docs/spec/broker-socket.md`): decisions and events for a native plugin."""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+from aiohttp import web
+
+from authd.core.decision import ConnectRequest
+from authd.errors import FormatError, ReasonCode
+from authd.http_api.bodies import check_members, read_json, text_member
+from authd.service.ports import DecisionPoint, SessionEvent
+
+_BOOT: Final = re.compile(r"[0-9a-f]{16}")
+_CONNECT: Final = frozenset(
+    {
+        "broker",
+        "boot",
+        "client_id",
+        "username",
+        "password",
+        "address",
+        "protocol",
+        "clean",
+        "enforces",
+    },
+)
+_MAX_ENTRIES: Final = 500
+_WRITE_TIMEOUT_S: Final = 10.0
+
+
+class SessionTable(Protocol):
+    """What the plugin reports to, and is described sessions by."""
+
+    def sync(self, broker: str, clients: Iterable[tuple[str, str, str]]) -> list[str]:
+        """Return the client ids that are to be dropped."""
+        ...
+
+    def report(self, broker: str, *, client_id: str, session_id: str, what: str) -> None:
+        """Take in what happened to a session."""
+        ...
+
+    def describe(self, broker: str, client_id: str) -> dict[str, object] | None:
+        """Write down the session of a client, with ``n`` and ``run``; None without one."""
+        ...
+
+
+class Plugin:
+    """Handlers for ``/v1/plugin/…``."""
+
+    def __init__(
+        self,
+        *,
+        decisions: DecisionPoint,
+        table: SessionTable,
+        is_broker: Callable[[str], bool],
+    ) -> None:
+        """Wire the parts; ``is_broker`` says whether an entry of that name takes a plugin."""
+        self._decisions = decisions
+        self._table = table
+        self._is_broker = is_broker
+
+    def add_routes(self, app: web.Application) -> None:
+        """Add the paths."""
+        app.router.add_post("/v1/plugin/connect", self.connect)
+        app.router.add_get("/v1/plugin/events", self.events)
+        app.router.add_post("/v1/plugin/sync", self.sync)
+        app.router.add_post("/v1/plugin/session", self.session)
+
+    async def connect(self, request: web.Request) -> web.Response:
+        """Decide one CONNECT packet; the verdict is in the body, the status is 200."""
+        body = await read_json(request)
+        check_members(body, _CONNECT)
+        asked = self._parse_connect(body)
+        decision = await self._decisions.connect(asked)
+        if not decision.allowed:
+            return web.json_response(
+                {
+                    "verdict": "deny",
+                    "reason": decision.reason.value,
+                    "detail": decision.detail,
+                    "temporary": decision.temporary,
+                },
+            )
+        described = self._table.describe(asked.broker, asked.client_id)
+        if described is None:
+            # Cut again between the verdict and here.
+            return web.json_response(
+                {
+                    "verdict": "deny",
+                    "reason": ReasonCode.NO_SESSION.value,
+                    "detail": "the session ended before it began",
+                    "temporary": True,
+                },
+            )
+        return web.json_response({"verdict": "allow", **described})
+
+    def _parse_connect(self, body: dict[str, object]) -> ConnectRequest:
+        enforces = body.get("enforces")
+        clean = body.get("clean")
+        if not isinstance(enforces, list) or not isinstance(clean, bool):
+            raise FormatError("`enforces` is not a list or `clean` not a truth value")
+        return ConnectRequest(
+            broker=text_member(body, "broker"),
+            boot=_boot(text_member(body, "boot")),
+            client_id=text_member(body, "client_id"),
+            username=text_member(body, "username"),
+            password=text_member(body, "password"),
+            address=text_member(body, "address", ""),
+            clean=clean,
+            enforces=frozenset(item for item in enforces if isinstance(item, str)),
+        )
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """Stream events as lines of JSON until the plugin leaves or a newer stream begins."""
+        broker = request.query.get("broker", "")
+        boot = _boot(request.query.get("boot", ""))
+        if not self._is_broker(broker):
+            raise FormatError(f"no broker entry for a plugin is called `{broker[:32]}`")
+        response = web.StreamResponse()
+        response.content_type = "application/x-ndjson"
+        await response.prepare(request)
+        stream = self._decisions.watch(broker, boot=boot)
+        try:
+            async for event in stream:
+                async with asyncio.timeout(_WRITE_TIMEOUT_S):
+                    await response.write(_line(event))
+        except (TimeoutError, ConnectionError):
+            return response
+        await response.write_eof()
+        return response
+
+    async def sync(self, request: web.Request) -> web.Response:
+        """Compare the plugin's clients with our table."""
+        body = await read_json(request)
+        check_members(body, frozenset({"broker", "boot", "clients"}))
+        clients = [
+            (
+                text_member(entry, "client_id"),
+                text_member(entry, "session"),
+                text_member(entry, "key"),
+            )
+            for entry in _entries(body, "clients")
+        ]
+        drop = self._table.sync(text_member(body, "broker"), clients)
+        return web.json_response({"drop": drop, "keep": len(clients) - len(drop)})
+
+    async def session(self, request: web.Request) -> web.Response:
+        """Take in what happened to sessions."""
+        body = await read_json(request)
+        check_members(body, frozenset({"broker", "boot", "events"}))
+        broker = text_member(body, "broker")
+        for entry in _entries(body, "events"):
+            self._table.report(
+                broker,
+                client_id=text_member(entry, "client_id"),
+                session_id=text_member(entry, "session"),
+                what=text_member(entry, "what"),
+            )
+        return web.json_response({"ok": True})
+
+
+def _boot(text: str) -> str:
+    if not _BOOT.fullmatch(text):
+        raise FormatError("`boot` is not 16 lower-case hexadecimal digits")
+    return text
+
+
+def _entries(body: dict[str, object], name: str) -> list[dict[str, object]]:
+    entries = body.get(name)
+    if not isinstance(entries, list) or len(entries) > _MAX_ENTRIES:
+        raise FormatError(f"`{name}` is not a list of at most {_MAX_ENTRIES} entries")
+    objects = [entry for entry in entries if isinstance(entry, dict)]
+    if len(objects) != len(entries):
+        raise FormatError(f"`{name}` holds something that is not an object")
+    return objects
+
+
+def _line(event: SessionEvent) -> bytes:
+    members = {"type": event.kind, "n": event.number, **event.body}
+    return json.dumps(members, separators=(",", ":")).encode() + b"\n"

@@ -1,0 +1,116 @@
+"""Logs and metrics: one wide event per decision, counters without per-device labels.
+
+Nothing here is ever given a password or a private key.
+"""
+
+import logging
+import sys
+from typing import Final
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from authd.core.decision import ConnectRequest, Decision
+from authd.core.encoding import encode_base64url
+from authd.core.identity import key_id_text
+
+_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+
+def configure_logging(log_format: str) -> None:
+    """Write structured events to standard error, as JSON lines or for people."""
+    renderer = (
+        structlog.processors.JSONRenderer()
+        if log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+class Observations:
+    """The metrics of one daemon, and its decision log."""
+
+    def __init__(self) -> None:
+        """Make a registry of its own."""
+        self.registry = CollectorRegistry()
+        self._log = structlog.get_logger("authd")
+        self.decisions = Counter(
+            "authd_decisions_total",
+            "Decisions by broker, kind, effect and reason.",
+            ("broker", "kind", "effect", "reason"),
+            registry=self.registry,
+        )
+        self.connect_seconds = Histogram(
+            "authd_connect_seconds",
+            "Time to decide a CONNECT.",
+            buckets=_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.figures = Gauge(
+            "authd_state",
+            "What the daemon holds: sessions, grants, revocations, peers, dht_nodes, …",
+            ("what",),
+            registry=self.registry,
+        )
+        self.fresh_seconds = Gauge(
+            "authd_domain_fresh_seconds",
+            "How long each domain stays fresh without further news; negative when stale.",
+            ("domain",),
+            registry=self.registry,
+        )
+
+    def connect(self, request: ConnectRequest, decision: Decision, elapsed_s: float) -> None:
+        """Count and log a CONNECT decision."""
+        self.connect_seconds.observe(elapsed_s)
+        self._count(request.broker, "connect", decision)
+        self._log.info(
+            "connect",
+            broker=request.broker,
+            client_id=request.client_id,
+            address=request.address,
+            key=key_id_text(decision.key) if decision.key else None,
+            effect=decision.effect.value,
+            reason=decision.reason.value,
+            detail=decision.detail,
+            session=decision.session,
+            form=decision.evidence.form,
+            replayable=decision.evidence.form == "password",
+            grants=[
+                encode_base64url(grant.statement_id)
+                for path in decision.rights.paths
+                for grant in path.grants
+            ],
+            elapsed_ms=round(elapsed_s * 1_000, 3),
+        )
+
+    def message(self, broker: str, decision: Decision) -> None:
+        """Count a message decision; only denials are logged, they are what somebody looks for."""
+        self._count(broker, "message", decision)
+        if not decision.allowed:
+            self._log.info(
+                "message",
+                broker=broker,
+                effect=decision.effect.value,
+                reason=decision.reason.value,
+                detail=decision.detail,
+            )
+
+    def _count(self, broker: str, kind: str, decision: Decision) -> None:
+        # The broker's name comes from configuration or is unknown: an unbounded label is not made.
+        known = broker if decision.reason.value != "unknown_broker" else "unknown"
+        self.decisions.labels(known, kind, decision.effect.value, decision.reason.value).inc()
+
+    def exposition(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,1 @@
+"""Written by protoc from the contracts under proto/; made again by `make proto`."""

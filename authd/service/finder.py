@@ -1,0 +1,158 @@
+"""Finding the grants of a key that this daemon has not met: in the DHT, in the background.
+
+No decision waits for the network on a broker's thread: a lookup is started, and what answers
+within the call's patience counts at once; otherwise the answer is "lookup in progress" and the
+next attempt finds it. A miss is remembered for 30 s, or until gossip brings news of the key.
+"""
+
+import asyncio
+import enum
+from collections.abc import Iterable
+from typing import Final
+
+from authd.core import limits
+from authd.core.claims import Kind
+from authd.core.encoding import decode
+from authd.core.identity import KeyId, PublicKey, key_id
+from authd.core.records import Record, RecordKind, record_salt, unseal
+from authd.errors import AuthdError, NetworkError, NotFoundError
+from authd.service.authority import Authority
+from authd.service.ports import Clock, Item, RecordNetwork
+
+MISS_S: Final = 30.0
+_MAX_LOOKUPS: Final = 64
+_MAX_AUTHORITIES: Final = 8
+_MAX_MISSES: Final = 10_000
+_BUDGET_S: Final = 10.0
+
+
+class Outcome(enum.Enum):
+    """What came of asking."""
+
+    FOUND = enum.auto()
+    ABSENT = enum.auto()
+    IN_PROGRESS = enum.auto()
+    UNREACHABLE = enum.auto()
+    OVERLOADED = enum.auto()
+
+
+class Finder:
+    """Lookups of grants by key id: one at a time for a key, a bounded number in all."""
+
+    def __init__(
+        self,
+        *,
+        authority: Authority,
+        network: RecordNetwork,
+        clock: Clock,
+        guess_issuer: bool,
+    ) -> None:
+        """Wire the parts.
+
+        Args:
+            authority: Takes in what is found.
+            network: Where to look.
+            clock: The time.
+            guess_issuer: Whether a key without an issuer hint is looked up at all: at most 8
+                authorities of the own domain are tried as its issuer.
+        """
+        self._authority = authority
+        self._network = network
+        self._clock = clock
+        self._guess_issuer = guess_issuer
+        self._running: dict[KeyId, asyncio.Task[Outcome]] = {}
+        self._misses: dict[KeyId, tuple[float, Outcome]] = {}
+        self.lookups = 0
+
+    def forget_miss(self, wanted: KeyId) -> None:
+        """Let the next attempt look again: there is news of the key."""
+        self._misses.pop(wanted, None)
+
+    async def find(self, wanted: KeyId, hint: KeyId | None, *, patience_s: float) -> Outcome:
+        """Look for grants to a key id.
+
+        Args:
+            wanted: The key id.
+            hint: Id of the issuer, if the proof names one.
+            patience_s: How long to wait for the answer; the lookup goes on behind it.
+        """
+        missed_at, outcome = self._misses.get(wanted, (-MISS_S, Outcome.ABSENT))
+        if self._clock.monotonic() - missed_at < MISS_S:
+            return outcome
+        issuers = list(self._issuers(hint))
+        if not issuers:
+            return Outcome.ABSENT
+        task = self._running.get(wanted)
+        if task is None:
+            if len(self._running) >= _MAX_LOOKUPS:
+                return Outcome.OVERLOADED
+            task = asyncio.create_task(self._look(wanted, issuers), name="lookup")
+            self._running[wanted] = task
+            task.add_done_callback(lambda _: self._running.pop(wanted, None))
+        done, _ = await asyncio.wait([task], timeout=patience_s)
+        return task.result() if done else Outcome.IN_PROGRESS
+
+    async def close(self) -> None:
+        """Give up every running lookup."""
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _issuers(self, hint: KeyId | None) -> Iterable[PublicKey]:
+        root = self._authority.state.roots.get(self._authority.policy.own)
+        authorities = [entry.key for entry in root.authorities] if root else []
+        if hint is None:
+            return authorities[:_MAX_AUTHORITIES] if self._guess_issuer else []
+        known = [key for key in authorities if key_id(key) == hint]
+        key = self._authority.state.key_of(hint)
+        return known or ([key] if key else [])
+
+    async def _look(self, wanted: KeyId, issuers: list[PublicKey]) -> Outcome:
+        self.lookups += 1
+        try:
+            async with asyncio.timeout(_BUDGET_S):
+                answers = await asyncio.gather(*(self._ask(one, wanted) for one in issuers))
+        except TimeoutError:
+            answers = [Outcome.UNREACHABLE]
+        best = next(
+            (one for one in (Outcome.FOUND, Outcome.UNREACHABLE) if one in answers),
+            Outcome.ABSENT,
+        )
+        if best is not Outcome.FOUND:
+            while len(self._misses) >= _MAX_MISSES:
+                del self._misses[next(iter(self._misses))]
+            # An unreachable network is asked again soon; an absent key is not.
+            patience = MISS_S if best is Outcome.ABSENT else 2.0
+            missed_at = self._clock.monotonic() - MISS_S + patience
+            self._misses[wanted] = (missed_at, best)
+        return best
+
+    async def _ask(self, issuer: PublicKey, wanted: KeyId) -> Outcome:
+        salt = record_salt(RecordKind.GRANTS, issuer, wanted)
+        try:
+            record = await self._network.get(issuer, salt)
+            grants = open_grants_record(record, wanted)
+        except NotFoundError:
+            return Outcome.ABSENT
+        except NetworkError:
+            return Outcome.UNREACHABLE
+        except AuthdError:
+            return Outcome.ABSENT
+        self._authority.receive([Item(Kind.GRANT, data) for data in grants], source="dht")
+        found = self._authority.state.grants_to(wanted)
+        return Outcome.FOUND if found else Outcome.ABSENT
+
+
+def open_grants_record(record: Record, wanted: bytes) -> list[bytes]:
+    """Unseal the grants of a record.
+
+    Raises:
+        FormatError: Sealed for another subject, or not a list of grants.
+        LimitError: Too long.
+    """
+    content = unseal(record.content, issuer=record.publisher, subject_id=wanted)
+    items = decode(content, max_bytes=limits.MAX_RECORD_VALUE_BYTES)
+    if not isinstance(items, list):
+        return []
+    return [item for item in items if isinstance(item, bytes)][: limits.MAX_GRANTS_PER_PAIR]

@@ -1,0 +1,278 @@
+"""Heartbeats at one daemon: taking in heads, proving them, signing its own, and freshness."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from authd.core import limits
+from authd.core.claims import Kind
+from authd.core.identity import DomainId, PublicKey, SigningKey, StatementId
+from authd.core.revocations import (
+    Chain,
+    DomainView,
+    Gap,
+    KeyView,
+    fill,
+    gap,
+    mark_equivocation,
+    observe,
+    prove,
+)
+from authd.core.roots import Root
+from authd.core.statements import Heartbeat, sign_heartbeat
+from authd.core.trust import TrustState
+from authd.errors import EquivocationError, StaleRecordError
+from authd.service.ports import Clock, Item, StatementStore
+
+BEAT_S: Final = limits.HEARTBEAT_LIFE_S // 3
+"""A head is signed every third of its life, so that two may get lost."""
+
+
+class Heartbeats:
+    """The heartbeat chains of every domain known here."""
+
+    def __init__(
+        self,
+        *,
+        store: StatementStore,
+        clock: Clock,
+        own_domain: DomainId,
+        key: SigningKey | None,
+    ) -> None:
+        """Wire the parts.
+
+        Args:
+            store: Where the order of chains survives.
+            clock: The time.
+            own_domain: The domain ``key`` signs for.
+            key: This daemon's heartbeat key; it signs only while the root lists it.
+        """
+        self._store = store
+        self._clock = clock
+        self._own_domain = own_domain
+        self._key = key
+        self.domains: dict[DomainId, DomainView] = {}
+        self._received_at: dict[StatementId, int] = {}
+        self._replaced: list[StatementId] = []
+        self._signed_at = 0
+        self._state = TrustState()
+        self._dirty = False
+
+    # --- roots ----------------------------------------------------------------------------
+
+    def adopt_root(self, root: Root) -> None:
+        """Follow a domain to its next root."""
+        view = self.domains.get(root.domain)
+        view = DomainView(root=root) if view is None else view.with_root(root)
+        for key in view.keys:
+            if key not in view.views:
+                view = view.with_view(key, self._load_view(root.domain, key))
+        self.domains[root.domain] = view
+        self._dirty = True
+
+    def _load_view(self, domain: DomainId, key: PublicKey) -> KeyView:
+        epoch, ids = self._store.load_chain(domain, key)
+        return KeyView(chain=Chain(epoch=epoch).append(ids))
+
+    def adopt(self, state: TrustState) -> None:
+        """Prove what can be proven with everything the store holds."""
+        self._prove_all(state)
+
+    # --- heads ----------------------------------------------------------------------------
+
+    def observe(self, heartbeat: Heartbeat, *, received_at: int) -> bool:
+        """Take in a verified head; False if nobody here waits for it.
+
+        Raises:
+            LimitError: Signed too far ahead.
+            StaleRecordError: Not newer than the one held.
+            EquivocationError: Its key signed two lists; it no longer counts.
+        """
+        domain = self.domains.get(heartbeat.domain)
+        if domain is None or heartbeat.issuer not in domain.keys:
+            return False
+        view = domain.view(heartbeat.issuer)
+        try:
+            changed = observe(view, heartbeat, now=self._clock.now())
+        except EquivocationError:
+            self._set_view(heartbeat.domain, heartbeat.issuer, mark_equivocation(view))
+            raise
+        if view.newest is not None:
+            self._replaced.append(view.newest.statement_id)
+            self._received_at.pop(view.newest.statement_id, None)
+        self._received_at[heartbeat.statement_id] = received_at
+        self._set_view(heartbeat.domain, heartbeat.issuer, changed)
+        return True
+
+    def take_replaced(self) -> list[StatementId]:
+        """Return the heads that newer ones have replaced since the last call."""
+        replaced, self._replaced = self._replaced, []
+        return replaced
+
+    def advance(self, state: TrustState) -> None:
+        """Look again at heads that may be proven now."""
+        self._prove_all(state)
+
+    def _set_view(self, domain: DomainId, key: PublicKey, view: KeyView) -> None:
+        before = self.domains[domain].view(key)
+        self.domains[domain] = self.domains[domain].with_view(key, view)
+        known = len(before.chain.ids) if before.chain.epoch == view.chain.epoch else 0
+        if len(view.chain.ids) > known:
+            added = view.chain.ids[known:]
+            self._store.append_chain(domain, key, view.chain.epoch, known, added)
+
+    def _prove_all(self, state: TrustState) -> None:
+        self._state = state
+        for domain, domain_view in list(self.domains.items()):
+            for key in domain_view.keys:
+                view = domain_view.view(key)
+                if view.newest is None or view.newest == view.proven:
+                    continue
+                received_at = self._received_at.get(view.newest.statement_id, 0)
+                proven = prove(view, holds=state.revocations.__contains__, received_at=received_at)
+                self._set_view(domain, key, proven)
+
+    # --- lists ----------------------------------------------------------------------------
+
+    def gaps(self) -> list[tuple[DomainId, PublicKey, int, int, int]]:
+        """Return ``(domain, key, epoch, start, end)`` of the list entries that are missing."""
+        found = []
+        for domain, domain_view in self.domains.items():
+            for key in domain_view.keys:
+                missing = gap(domain_view.view(key))
+                if missing:
+                    found.append((domain, key, missing.epoch, missing.start, missing.end))
+        return found
+
+    def chain_ids(
+        self,
+        domain: DomainId,
+        key: PublicKey,
+        epoch: int,
+        start: int,
+        end: int,
+    ) -> list[StatementId] | None:
+        """Return entries ``[start, end)`` of a key's list; None if they are not known here."""
+        domain_view = self.domains.get(domain)
+        if domain_view is None:
+            return None
+        chain = domain_view.view(key).chain
+        if chain.epoch != epoch or not 0 <= start <= end <= len(chain.ids):
+            return None
+        return list(chain.ids[start:end])
+
+    def fill(
+        self,
+        domain: DomainId,
+        key: PublicKey,
+        epoch: int,
+        start: int,
+        ids: Iterable[StatementId],
+    ) -> None:
+        """Take in entries that a peer sent; they count only if they lead to a signed head."""
+        domain_view = self.domains.get(domain)
+        if domain_view is None or key not in domain_view.keys:
+            return
+        entries = tuple(ids)
+        missing = Gap(key, epoch, start, start + len(entries))
+        self._set_view(domain, key, fill(domain_view.view(key), missing, entries))
+        self._prove_all(self._state)
+
+    # --- our own --------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Let the next `sign_own` sign, whatever the time since the last head."""
+        self._dirty = True
+
+    def sign_own(self, state: TrustState) -> Heartbeat | None:
+        """Sign a head over every revocation held, if one is due or there is something new.
+
+        Returns:
+            The head, already observed and proven here; None if it is not due or this daemon's
+            key is not one of the domain's.
+        """
+        domain = self.domains.get(self._own_domain)
+        if self._key is None or domain is None:
+            return None
+        if self._key.public not in domain.root.heartbeat_keys:
+            return None
+        now = self._clock.now()
+        view = domain.view(self._key.public)
+        known = frozenset(view.chain.ids)
+        missing = tuple(sorted(one for one in state.revocations if one not in known))
+        due = self._dirty or missing or now - self._signed_at >= BEAT_S
+        if not due or view.equivocated:
+            return None
+        return self._sign(domain, view, missing, now=now, state=state)
+
+    def _sign(
+        self,
+        domain: DomainView,
+        view: KeyView,
+        missing: tuple[StatementId, ...],
+        *,
+        now: int,
+        state: TrustState,
+    ) -> Heartbeat:
+        key = self._key
+        if key is None:
+            raise StaleRecordError("this daemon has no heartbeat key")
+        chain = view.chain if view.chain.epoch else Chain(epoch=now)
+        chain = chain.append(missing)
+        newest_at = view.newest.issued_at if view.newest else 0
+        heartbeat = sign_heartbeat(
+            key,
+            domain=self._own_domain,
+            root_version=domain.root.version,
+            epoch=chain.epoch,
+            count=len(chain.ids),
+            head=chain.head,
+            recent=chain.ids[-limits.MAX_RECENT_IDS :],
+            issued_at=max(now, newest_at + 1),
+        )
+        # The list is on disk before the head that promises it leaves this host.
+        self._store.append_chain(
+            self._own_domain,
+            key.public,
+            chain.epoch,
+            len(chain.ids) - len(missing),
+            missing,
+        )
+        self.domains[self._own_domain] = domain.with_view(
+            key.public,
+            KeyView(
+                chain=chain,
+                newest=view.newest,
+                proven=view.proven,
+                live_until=view.live_until,
+                signed_version=view.signed_version,
+            ),
+        )
+        self.observe(heartbeat, received_at=now)
+        self._prove_all(state)
+        self._signed_at, self._dirty = now, False
+        return heartbeat
+
+    # --- freshness ------------------------------------------------------------------------
+
+    def freshness(self) -> dict[DomainId, int]:
+        """Return until when each domain is, or was last, fresh; domains that never were are out.
+
+        A host whose clock was set back cannot tell how old a head is: nothing is fresh there.
+        """
+        found: dict[DomainId, int] = {}
+        if self._clock.behind_s() > limits.HEARTBEAT_AHEAD_S:
+            return found
+        for domain, view in self.domains.items():
+            until = view.fresh_until()
+            if until:
+                found[domain] = until
+        return found
+
+    def newest_items(self) -> list[Item]:
+        """Return the newest head of each key, to be sent to peers."""
+        return [
+            Item(Kind.HEARTBEAT, newest.encoded)
+            for view in self.domains.values()
+            for key in view.keys
+            if (newest := view.view(key).newest) is not None
+        ]
