@@ -71,6 +71,7 @@ class EmbeddedBroker:
     def __init__(self, parts: EmbeddedParts) -> None:
         """Keep what to build from; nothing is opened yet."""
         self._parts = parts
+        self._group: asyncio.TaskGroup | None = None
         self._open = 0
         self.port = 0
 
@@ -106,20 +107,23 @@ class EmbeddedBroker:
         await self._stack.aclose()
 
     async def run(self) -> None:
-        """Serve until cancelled."""
+        """Serve until cancelled; may be called again if it failed."""
         async with asyncio.TaskGroup() as group:
-            self._group = group
             self._sessions = Sessions(
                 policy=self._policy,
                 engine=self._engine,
                 group=group,
                 report=self._reports.put,
             )
+            self._group = group
             group.create_task(self._watch(), name="embedded broker: events")
             group.create_task(self._reports.run(), name="embedded broker: reports")
             try:
-                await self._server.serve_forever()
+                # Not `serve_forever`: that closes the port when it ends.
+                await self._server.start_serving()
+                await asyncio.Event().wait()
             finally:
+                self._group = None
                 self._sessions.close()
 
     async def _bind(self) -> asyncio.Server:
@@ -150,7 +154,7 @@ class EmbeddedBroker:
     # --- one client -------------------------------------------------------------------------
 
     def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._open >= MAX_CONNECTIONS:
+        if self._group is None or self._open >= MAX_CONNECTIONS:
             writer.transport.abort()
             return
         self._open += 1

@@ -102,6 +102,11 @@ class Authority:
         self._waiting: OrderedDict[bytes, tuple[Item, str]] = OrderedDict()
         self._listeners: list[Callable[[Change], None]] = []
 
+    def set_policy(self, policy: Policy) -> None:
+        """Judge by another policy from now on."""
+        self.policy = policy
+        self._notify(Change(roots=True))
+
     def subscribe(self, listener: Callable[[Change], None]) -> None:
         """Call ``listener`` after every change, in the order of subscription."""
         self._listeners.append(listener)
@@ -116,8 +121,9 @@ class Authority:
         for one in stored:
             batch = _Batch()
             self._take(Item(one.kind, one.data), one.source, batch, received_at=one.received_at)
-            for statement, _ in batch.accepted:
-                self._apply([statement], one.source)
+            # A root was applied as it was taken: the next one rests on it.
+            rest = [pair[0] for pair in batch.accepted if not isinstance(pair[0], Root)]
+            self._apply(rest, one.source)
         self.heartbeats.adopt(self.state)
 
     # --- in -------------------------------------------------------------------------------
@@ -381,6 +387,20 @@ class Authority:
         if self.heartbeats.freshness() != before:
             self._notify(Change(freshness=True))
         return [Item(Kind.HEARTBEAT, heartbeat.encoded)]
+
+    def fill(
+        self,
+        domain: DomainId,
+        key: PublicKey,
+        epoch: int,
+        start: int,
+        ids: Iterable[StatementId],
+    ) -> None:
+        """Take in entries of a heartbeat key's list that a peer sent for a gap."""
+        before = self.heartbeats.freshness()
+        self.heartbeats.fill(domain, key, epoch, start, ids)
+        if self.heartbeats.freshness() != before:
+            self._notify(Change(freshness=True))
 
     # --- out ------------------------------------------------------------------------------
 

@@ -1,0 +1,41 @@
+"""Registers every command with the application."""
+
+from authd.cli import (
+    backup,
+    demo,
+    device,
+    explain,
+    grant,
+    heartbeat,
+    init,
+    inspect,
+    invite,
+    join,
+    password,
+    publish,
+    revoke,
+    sessions,
+    status,
+    trust,
+    up,
+)
+
+__all__ = [
+    "backup",
+    "demo",
+    "device",
+    "explain",
+    "grant",
+    "heartbeat",
+    "init",
+    "inspect",
+    "invite",
+    "join",
+    "password",
+    "publish",
+    "revoke",
+    "sessions",
+    "status",
+    "trust",
+    "up",
+]

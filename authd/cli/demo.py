@@ -1,0 +1,1 @@
+"""``authd demo``: the whole path on this host, narrated."""

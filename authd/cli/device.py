@@ -1,0 +1,163 @@
+"""``authd device new``: a key, its grant, and what to paste where."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from authd.cli import issue
+from authd.cli.app import app
+from authd.cli.context import Context, JsonOption, StateOption, make_context
+from authd.cli.snippets import password_snippets, pop_snippets
+from authd.core.encoding import encode_base64url
+from authd.core.grants import Form, Grant, KeySubject
+from authd.core.identity import SigningKey, key_id_text
+from authd.core.proofs import PASSWORD_BYTES, password_key
+from authd.device import DeviceKey
+from authd.errors import FormatError, StoreError
+from authd.service.issuing import parse_topic_scope, self_revocation
+from authd.store.keystore import Subject, write_private
+
+device_app = typer.Typer(help="Devices: a device is its key.", no_args_is_help=True)
+app.add_typer(device_app, name="device")
+
+
+@device_app.command("new")
+def new(
+    name: Annotated[str, typer.Argument(help="How to call it here; never leaves this host.")],
+    pub: issue.PubOption = None,
+    sub: issue.SubOption = None,
+    password: Annotated[
+        bool,
+        typer.Option("--password", help="For a client that keeps one fixed password."),
+    ] = False,
+    client_id: issue.ClientIdOption = "",
+    life: issue.LifeOption = "",
+    depth: issue.DepthOption = 0,
+    issuer: issue.IssuerOption = None,
+    bundle: issue.BundleOption = None,
+    out: Annotated[Path | None, typer.Option(help="Key file; by default NAME.key here.")] = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a device key, grant it topics, publish the grant and show how to connect."""
+    context = make_context(state, as_json=as_json)
+    who = issue.choose_issuer(context, issuer)
+    if password and (who.gateway is not None or depth):
+        raise FormatError("a device password is granted by the domain's authority, with depth 0")
+    if who.gateway is None and context.keystore.subject(name) is not None:
+        raise StoreError(f"`{name}` exists already; `authd grant {name}` gives it more")
+    secret = encode_base64url(context.entropy.token(PASSWORD_BYTES)) if password else ""
+    key = password_key(secret) if password else SigningKey.from_seed(context.entropy.token(32))
+    grant = issue.issue(
+        context,
+        who,
+        subject=KeySubject(key.public),
+        scope=parse_topic_scope(
+            pub or (),
+            sub or (),
+            names={"name": name, "key": key_id_text(key.public)},
+        ),
+        life=life,
+        depth=depth,
+        client_id=issue.parse_client_id(client_id),
+        forms=[Form.PASSWORD] if password else (),
+        audiences=issue.broker_audiences(context) if password else (),
+    )
+    device = _device(context, who, key, grant)
+    key_file = None if password else _write_key(out or Path(f"{name}.key"), device)
+    published, where = _publish(context, who, name, device, grant, bundle, password=password)
+    _report(context, name, device, grant, secret, key_file, where, published=published)
+
+
+def _device(context: Context, who: issue.Issuer, key: SigningKey, grant: Grant) -> DeviceKey:
+    gateway = who.gateway
+    rule = grant.client_id
+    return DeviceKey(
+        key=key,
+        domain=gateway.domain if gateway else context.node().domain_id,
+        client_id=rule.value if rule and rule.match == 0 else key_id_text(key.public),
+        path=(*(gateway.path if gateway else ()), grant),
+        staple=gateway is not None,
+    )
+
+
+def _write_key(path: Path, device: DeviceKey) -> Path:
+    write_private(path, device.dump(), overwrite=False)
+    return path
+
+
+def _publish(
+    context: Context,
+    who: issue.Issuer,
+    name: str,
+    device: DeviceKey,
+    grant: Grant,
+    target: Path | None,
+    *,
+    password: bool,
+) -> tuple[bool, str]:
+    bundle = issue.bundle_of(context, who, grant, None)
+    if who.gateway is None:
+        own = self_revocation(device.key, issued_at=context.clock.now())
+        subject = Subject(
+            name=name,
+            key=encode_base64url(device.key.public),
+            kind="gateway" if grant.depth else "device",
+            form="password" if password else "pop",
+            self_revocation=encode_base64url(own.encoded),
+        )
+        issue.remember(context, subject, grant)
+        return issue.hand_out(context, bundle, target)
+    if target is None:
+        return False, "not published: the key file carries the whole path and shows it"
+    return issue.hand_out(context, bundle, target)
+
+
+def _report(
+    context: Context,
+    name: str,
+    device: DeviceKey,
+    grant: Grant,
+    secret: str,
+    key_file: Path | None,
+    where: str,
+    *,
+    published: bool,
+) -> None:
+    endpoint = _endpoint(context)
+    snippets = (
+        password_snippets(device, secret, endpoint)
+        if key_file is None
+        else pop_snippets(device, key_file, endpoint)
+    )
+    data: dict[str, object] = {
+        "name": name,
+        "key_id": device.username,
+        "key": encode_base64url(device.key.public),
+        "client_id": device.client_id,
+        "grant": encode_base64url(grant.statement_id),
+        "grant_bytes": len(grant.encoded),
+        "expires_at": grant.expires_at,
+        "key_file": str(key_file) if key_file else None,
+        "published": published,
+    }
+    if secret:
+        data["password"] = secret
+    context.output.result(
+        data,
+        [
+            f"{name} is key {device.username}",
+            f"grant of {len(grant.encoded)} bytes, {where}",
+            *([f"key file    {key_file} (move it to the device)"] if key_file else []),
+            "",
+            *snippets,
+        ],
+    )
+
+
+def _endpoint(context: Context) -> str:
+    if not context.config_path.exists():
+        return "BROKER:1883"
+    brokers = context.settings().brokers
+    return brokers[0].endpoints[0] if brokers else "BROKER:1883"

@@ -1,0 +1,97 @@
+"""``authd domain heartbeat add``: a new root version with more heartbeat keys."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from authd.cli.app import app
+from authd.cli.context import Context, JsonOption, StateOption, ask_passphrase, make_context
+from authd.core.claims import Kind
+from authd.core.encoding import decode_base64url, encode_base64url
+from authd.core.identity import SigningKey, admit_key
+from authd.core.roots import Root, verify_root
+from authd.errors import ConfigError
+from authd.service.issuing import Bundle, next_root
+from authd.service.ports import Item
+from authd.store.keystore import ROOT
+from authd.store.sqlite import SqliteStore
+
+domain_app = typer.Typer(help="Change what the domain's root says.", no_args_is_help=True)
+heartbeat_app = typer.Typer(help="Heartbeat keys of the domain.", no_args_is_help=True)
+domain_app.add_typer(heartbeat_app, name="heartbeat")
+app.add_typer(domain_app, name="domain")
+
+
+@heartbeat_app.command("add")
+def add(
+    keys: Annotated[list[str], typer.Argument(help="Heartbeat keys, as `authd join` prints.")],
+    passphrase_file: Annotated[
+        Path | None,
+        typer.Option(help="File with the passphrase of the root key."),
+    ] = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Sign the next root version with these heartbeat keys added: 1, 3 or 5 in all."""
+    context = make_context(state, as_json=as_json)
+    newest = newest_root(context)
+    added = tuple(admit_key(decode_base64url(key)) for key in keys)
+    wanted = tuple(dict.fromkeys(newest.heartbeat_keys + added))
+    root = next_root(newest, [_root_key(context, passphrase_file)], heartbeat_keys=wanted)
+    online = context.publish(Bundle(statements=(Item(Kind.ROOT, root.encoded),)))
+    context.output.result(
+        {
+            "version": root.version,
+            "heartbeat_keys": [encode_base64url(key) for key in root.heartbeat_keys],
+            "published": online,
+        },
+        [
+            (
+                f"root version {root.version}: {len(root.heartbeat_keys)} heartbeat keys,"
+                f" any {len(root.heartbeat_keys) // 2 + 1} of them keep the domain fresh"
+            ),
+            context.published_line(online=online),
+        ],
+    )
+
+
+def newest_root(context: Context) -> Root:
+    """Read the newest root of the own domain from the store.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    own = context.node().domain_id
+    with SqliteStore(context.state_dir / "authd.db") as store:
+        statements = store.load_statements()
+    roots: dict[bytes, Root] = {}
+    newest: Root | None = None
+    for one in statements:
+        if one.kind is not Kind.ROOT:
+            continue
+        root = _next(one.data, roots)
+        roots[root.statement_id] = root
+        if root.domain == own and (newest is None or root.version > newest.version):
+            newest = root
+    if newest is None:
+        raise ConfigError(f"`{context.state_dir}` holds no root of the domain")
+    return newest
+
+
+def _next(data: bytes, roots: dict[bytes, Root]) -> Root:
+    from authd.core.roots import parse_root
+
+    previous = parse_root(data).claims.previous
+    return verify_root(data, previous=roots.get(previous) if previous else None)
+
+
+def _root_key(context: Context, passphrase_file: Path | None) -> SigningKey:
+    passphrase = None
+    if context.keystore.is_encrypted(ROOT):
+        passphrase = ask_passphrase(
+            passphrase_file,
+            prompt="Passphrase of the root key",
+            confirm=False,
+        )
+    return context.keystore.load(ROOT, passphrase=passphrase)

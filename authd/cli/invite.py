@@ -1,0 +1,146 @@
+"""``authd invite``: one ticket for one new daemon."""
+
+import base64
+from typing import Annotated
+
+import typer
+
+from authd.cli.app import app
+from authd.cli.context import Context, JsonOption, StateOption, make_context
+from authd.core.claims import Kind
+from authd.core.encoding import encode_base64url
+from authd.core.grants import Grant, KeySubject, sign_grant
+from authd.core.identity import SigningKey, key_id_text
+from authd.errors import ConfigError, NoResponseError
+from authd.node_file import save_node_file
+from authd.service.issuing import (
+    MAX_TICKET_PEERS,
+    NODE_LIFE_S,
+    Bundle,
+    Ticket,
+    encode_ticket,
+    node_scope,
+    self_revocation,
+)
+from authd.service.ports import Item
+from authd.store.keystore import PUBLISHER, Subject
+from authd.store.sqlite import SqliteStore
+
+
+@app.command("invite")
+def invite(
+    operator: Annotated[
+        bool,
+        typer.Option("--operator", help="The new daemon may also revoke and administer."),
+    ] = False,
+    name: Annotated[str, typer.Option(help="How to call it here.")] = "",
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print a ticket for one new daemon; it is a secret and shown once."""
+    context = make_context(state, as_json=as_json)
+    authority = context.authority_key()
+    node_key = SigningKey.from_seed(context.entropy.token(32))
+    now = context.clock.now()
+    grant = sign_grant(
+        authority,
+        subject=KeySubject(node_key.public),
+        scope=node_scope(operator=operator),
+        issued_at=now,
+        expires_at=now + NODE_LIFE_S,
+    )
+    ticket = _make_ticket(context, node_key, grant, operator=operator)
+    _remember(context, name, node_key, grant, now=now)
+    online = context.publish(Bundle(statements=(Item(Kind.GRANT, grant.encoded),)))
+    _open_port(context)
+    text = base64.urlsafe_b64encode(encode_ticket(ticket)).decode("ascii").rstrip("=")
+    context.output.result(
+        {
+            "ticket": text,
+            "node": key_id_text(node_key.public),
+            "operator": operator,
+            "peers": list(ticket.peers),
+            "published": online,
+        },
+        [
+            (
+                f"Ticket for daemon {key_id_text(node_key.public)}"
+                f"{' (operator)' if operator else ''}; a secret, shown once:"
+            ),
+            "",
+            text,
+            "",
+            "Next, on the new host: authd join -    (and paste the ticket)",
+        ],
+    )
+
+
+def _make_ticket(
+    context: Context,
+    node_key: SigningKey,
+    grant: Grant,
+    *,
+    operator: bool,
+) -> Ticket:
+    with SqliteStore(context.state_dir / "authd.db") as store:
+        statements = store.load_statements()
+    roots = tuple(one.data for one in statements if one.kind is Kind.ROOT)
+    return Ticket(
+        domain=context.node().domain_id,
+        seed=node_key.seed,
+        operator=operator,
+        roots=roots,
+        grants=(grant.encoded,),
+        publisher=context.keystore.load(PUBLISHER).public,
+        peers=_peers(context),
+    )
+
+
+def _peers(context: Context) -> tuple[str, ...]:
+    settings = context.settings()
+    own = settings.advertise or settings.peer
+    if own.startswith(("0.0.0.0:", "[::]:")):
+        raise ConfigError(
+            f"`{settings.path}`: set `listen.advertise` to the `host:port` by which other daemons"
+            f" reach this one; `{own}` means nothing to them",
+        )
+    peers = [own, *settings.static_peers, *context.node().peers]
+    try:
+        status = context.ask("status")
+    except NoResponseError:
+        status = {}
+    live = status.get("peers")
+    if isinstance(live, list):
+        peers += [str(peer).partition("@")[2] for peer in live]
+    return tuple(dict.fromkeys(peer for peer in peers if peer))[:MAX_TICKET_PEERS]
+
+
+def _remember(
+    context: Context,
+    name: str,
+    node_key: SigningKey,
+    grant: Grant,
+    *,
+    now: int,
+) -> None:
+    context.keystore.save_subject(
+        Subject(
+            name=name or f"node-{key_id_text(node_key.public)[:8]}",
+            key=encode_base64url(node_key.public),
+            kind="node",
+            grants=[encode_base64url(grant.encoded)],
+            self_revocation=encode_base64url(self_revocation(node_key, issued_at=now).encoded),
+        ),
+    )
+
+
+def _open_port(context: Context) -> None:
+    node = context.node()
+    if node.networked:
+        return
+    node.networked = True
+    save_node_file(context.state_dir, node)
+    try:
+        context.ask("reload")
+    except NoResponseError:
+        return

@@ -1,0 +1,146 @@
+"""``authd revoke`` and ``authd revocations``: take a key or a grant out, everywhere."""
+
+import time
+from typing import Annotated, Any, Final
+
+import typer
+
+from authd.cli.app import NO, app
+from authd.cli.context import Context, JsonOption, StateOption, make_context
+from authd.cli.output import table
+from authd.core.claims import Kind
+from authd.core.encoding import decode_base64url, encode_base64url
+from authd.core.grants import Grant, KeySubject, verify_grant
+from authd.core.identity import SigningKey, parse_id
+from authd.core.statements import Revoke, sign_revoke, verify_revoke
+from authd.core.topics import POWER_REVOKE, has_power
+from authd.errors import AuthdError, ConfigError, FormatError
+from authd.service.issuing import Bundle
+from authd.service.ports import Item
+from authd.store.keystore import AUTHORITY, NODE
+from authd.store.sqlite import SqliteStore
+
+_POLL_S: Final = 0.1
+
+
+@app.command("revoke")
+def revoke(
+    target: Annotated[
+        str,
+        typer.Argument(help="A name, a key id, a public key, or `grant:ID`."),
+    ],
+    reason: Annotated[str, typer.Option(help="Shown with every refusal; at most 64 bytes.")] = "",
+    wait_s: Annotated[
+        float,
+        typer.Option("--wait", help="Seconds to wait until it is in force."),
+    ] = 5.0,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Revoke a key or a grant in the whole network and cut its live sessions."""
+    context = make_context(state, as_json=as_json)
+    signed = _sign(context, target, reason)
+    online = context.publish(Bundle(statements=(Item(Kind.REVOKE, signed.encoded),)))
+    if not online:
+        context.output.result(
+            {"id": encode_base64url(signed.statement_id), "state": "outbox", "cut": []},
+            [context.published_line(online=False)],
+        )
+        raise typer.Exit(NO)
+    answer = _wait(context, signed, wait_s)
+    context.output.result(answer, _lines(answer))
+    if answer["state"] != "in force":
+        raise typer.Exit(NO)
+
+
+@app.command("revocations")
+def revocations(state: StateOption = None, as_json: JsonOption = False) -> None:
+    """List revocations, each pending or in force."""
+    context = make_context(state, as_json=as_json)
+    answer: dict[str, Any] = context.ask("revocations")
+    rows = [
+        [one["id"], one["kind"], one["target"], one["state"], one["reason"] or "-"]
+        for one in answer["revocations"]
+    ]
+    header = ["ID", "KIND", "TARGET", "STATE", "REASON"]
+    context.output.result(answer, table(header, rows) if rows else ["no revocations"])
+
+
+# --- signing --------------------------------------------------------------------------------
+
+
+def _sign(context: Context, target: str, reason: str) -> Revoke:
+    if target.startswith("grant:"):
+        return _sign_by_issuer(context, parse_id(target.removeprefix("grant:")), reason)
+    subject = context.subject(target)
+    if subject is not None and subject.self_revocation and not reason:
+        # The key's own word counts in every domain: it is preferred over ours.
+        return verify_revoke(decode_base64url(subject.self_revocation))
+    return _sign_by_issuer(context, context.find_key(target), reason)
+
+
+def _sign_by_issuer(context: Context, target: bytes, reason: str) -> Revoke:
+    now = context.clock.now()
+    if context.keystore.has(AUTHORITY):
+        key = context.keystore.load(AUTHORITY)
+        return sign_revoke(key, target=target, issued_at=now, reason=reason)
+    key = context.keystore.load(NODE)
+    return sign_revoke(
+        key,
+        target=target,
+        issued_at=now,
+        reason=reason,
+        revoker_grant=_revoker_grant(context, key),
+    )
+
+
+def _revoker_grant(context: Context, key: SigningKey) -> Grant:
+    with SqliteStore(context.state_dir / "authd.db") as store:
+        statements = store.load_statements()
+    for one in statements:
+        if one.kind is not Kind.GRANT:
+            continue
+        try:
+            grant = verify_grant(one.data)
+        except AuthdError as error:
+            raise FormatError("the store holds a damaged grant") from error
+        if grant.subject == KeySubject(key.public) and has_power(grant.scope, POWER_REVOKE):
+            return grant
+    raise ConfigError(
+        "this daemon may not revoke: it joined without `--operator`; run this on one that may",
+    )
+
+
+# --- waiting --------------------------------------------------------------------------------
+
+
+def _wait(context: Context, signed: Revoke, wait_s: float) -> dict[str, Any]:
+    deadline = context.clock.monotonic() + wait_s
+    body: dict[str, object] = {"id": encode_base64url(signed.statement_id)}
+    while True:
+        answer = context.ask("revocation", body)
+        done = answer["state"] == "in force" and _all_confirmed(answer)
+        if done or context.clock.monotonic() >= deadline:
+            return answer
+        time.sleep(_POLL_S)
+
+
+def _all_confirmed(answer: dict[str, Any]) -> bool:
+    return all(cut["outcome"] != "sent" for cut in answer["cut"])
+
+
+def _lines(answer: dict[str, Any]) -> list[str]:
+    cut = [f"  {one['broker']}: {one['client_id']} {one['outcome']}" for one in answer["cut"]]
+    state = answer["state"]
+    sentence = (
+        "in force: every daemon that is fresh refuses it"
+        if state == "in force"
+        else "pending: it is enforced here; not yet signed by most heartbeat keys"
+        " (`authd revocations` shows when it is)"
+    )
+    return [
+        f"revoked {answer['kind']} {answer['target']}",
+        sentence,
+        "sessions cut by this daemon:" if cut else "no session of it was live at this daemon",
+        *cut,
+    ]

@@ -1,0 +1,61 @@
+"""``authd status``: what the running daemon knows, and how fresh that is."""
+
+from typing import Any
+
+from authd.cli.app import app
+from authd.cli.context import JsonOption, StateOption, make_context
+from authd.cli.output import age, table
+
+
+@app.command("status")
+def status(state: StateOption = None, as_json: JsonOption = False) -> None:
+    """Show domain, freshness, peers, brokers and sessions."""
+    context = make_context(state, as_json=as_json)
+    answer: dict[str, Any] = context.ask("status")
+    lines = [
+        f"node        {answer['node']}",
+        f"knows       {answer['grants']} grants, {answer['revocations']} revocations",
+        f"sessions    {answer['sessions']}",
+        f"peers       {len(answer['peers'])} by gossip, {answer['dht_nodes']} in the DHT",
+    ]
+    for domain in answer["domains"]:
+        lines += _domain_lines(domain)
+    lines += [
+        "",
+        *table(
+            ["BROKER", "KIND", "PLUGIN", "AUDIENCE"],
+            [
+                [
+                    one["name"],
+                    one["kind"],
+                    "attached" if one["attached"] else "-",
+                    one["audiences"][0],
+                ]
+                for one in answer["brokers"]
+            ],
+        ),
+    ]
+    if answer["unpublished_records"]:
+        lines.append(f"{answer['unpublished_records']} records wait for a peer to take them")
+    if answer["clock_behind_s"]:
+        lines.append(f"ALARM  this host's clock is {answer['clock_behind_s']} s behind")
+    lines += [f"ALARM  {alarm}" for alarm in answer["alarms"]]
+    context.output.result(answer, lines)
+
+
+def _domain_lines(domain: dict[str, Any]) -> list[str]:
+    if domain["fresh"]:
+        fresh = f"fresh for {age(domain['fresh_for_s'])}"
+    elif domain["stale_for_s"] is None:
+        fresh = "not fresh yet"
+    else:
+        left = max(0, domain["grace_s"] - domain["stale_for_s"])
+        fresh = f"STALE for {age(domain['stale_for_s'])}, grace ends in {age(left)}"
+    live = sum(1 for key in domain["heartbeat_keys"] if key["live"])
+    return [
+        (
+            f"domain      {domain['id']}{' (own)' if domain['own'] else ''}: root version"
+            f" {domain['root_version']}, {fresh}, {live} of {len(domain['heartbeat_keys'])}"
+            " heartbeats"
+        ),
+    ]

@@ -1,0 +1,585 @@
+"""The composition root: wires edges to ports, runs them in one task group, stops cleanly."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from authd.clock import SystemClock, SystemEntropy
+from authd.config import BrokerSettings, Settings, load_settings
+from authd.core.encoding import encode_base64url
+from authd.core.identity import PublicKey, SigningKey, key_id, key_id_text
+from authd.core.proofs import Audience
+from authd.core.statements import Revoke
+from authd.core.topics import POWER_NODE
+from authd.dht.node import DhtNode
+from authd.embedded.broker import EmbeddedBroker, EmbeddedParts
+from authd.embedded.consult import DeciderAddress
+from authd.errors import AuthdError, ConfigError
+from authd.evictors.takeover import TakeoverEvictor
+from authd.gossip.node import GossipNode
+from authd.grpc_api.certificates import Certificates, ensure_certificates
+from authd.grpc_api.server import GrpcParts, GrpcServer
+from authd.http_api.admin import Admin
+from authd.http_api.go_auth import GoAuth
+from authd.http_api.plugin import Plugin
+from authd.http_api.server import Health, HttpServers, group_uids, make_app, only_uids
+from authd.node_file import NodeFile, ensure_secrets, load_node_file
+from authd.observe import Observations
+from authd.outbox import Outbox
+from authd.service.attachment import Attachment
+from authd.service.authority import Authority, Change
+from authd.service.brokers import BrokerEntry, Brokers
+from authd.service.decider import Decider, DeciderParts
+from authd.service.desk import GossipDesk
+from authd.service.enforcement import Enforcement
+from authd.service.evictions import Evictions
+from authd.service.finder import Finder
+from authd.service.heartbeats import Heartbeats
+from authd.service.operator import Answer, Operator, OperatorParts
+from authd.service.ports import Evictor
+from authd.service.publisher import Publisher
+from authd.service.sessions import Sessions
+from authd.store.keystore import HEARTBEAT, NODE, Keystore
+from authd.store.sqlite import SqliteStore
+from authd.systemd import notify, watchdog_s
+
+_TICK_S: Final = 1.0
+_OUTBOX_S: Final = 1.0
+_FLOOR_EVERY_TICKS: Final = 30
+_log = structlog.get_logger("authd")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Service:
+    """Everything between the store and the edges."""
+
+    authority: Authority
+    brokers: Brokers
+    sessions: Sessions
+    enforcement: Enforcement
+    evictions: Evictions
+    finder: Finder
+    publisher: Publisher
+    decider: Decider
+    operator: Operator
+    attachment: Attachment
+
+
+class Daemon:
+    """One authd: `run` serves until SIGTERM, SIGINT or cancellation."""
+
+    def __init__(self, settings: Settings, *, embedded: bool) -> None:
+        """Read what is needed before anything is opened.
+
+        Args:
+            settings: From `authd.config.load_settings`.
+            embedded: Whether to run the in-project broker too.
+
+        Raises:
+            ConfigError: The state directory is not that of a daemon.
+            StoreError: A file cannot be written.
+        """
+        self._settings = settings
+        self._embedded = embedded
+        self._keystore = Keystore(settings.state_dir)
+        self._node: NodeFile = load_node_file(settings.state_dir)
+        self._entropy = SystemEntropy()
+        self._observations = Observations()
+        self._node_key: SigningKey = self._keystore.load(NODE)
+        self._stop = asyncio.Event()
+        self._network_wanted = asyncio.Event()
+        self._problems: dict[str, str] = {}
+        self._fingerprints: Mapping[bytes, str] = {}
+        self._read_brokers()
+
+    def _read_brokers(self) -> None:
+        names = [one.name for one in self._settings.brokers]
+        ensure_secrets(self._settings.state_dir, self._node, names, self._entropy)
+
+    # --- life -----------------------------------------------------------------------------
+
+    async def run(self, *, on_ready: Callable[[], None]) -> None:
+        """Serve until told to stop.
+
+        Args:
+            on_ready: Called once when every edge answers.
+
+        Raises:
+            AuthdError: Something needed could not be opened.
+        """
+        _prepare_run_dir(self._settings.run_dir)
+        with SqliteStore(self._settings.state_dir / "authd.db") as store:
+            floor, unclean = self._begin(store)
+            self._clock = SystemClock(floor=floor)
+            not_before = self._clock.now() if unclean else 0
+            self._service = self._make_service(store, not_before=not_before)
+            self._install_signals()
+            store.set_meta("stopped", "no")
+            try:
+                await self._serve(store, on_ready)
+            finally:
+                await self._service.finder.close()
+            store.set_meta("floor", str(self._clock.now()))
+            store.set_meta("stopped", "cleanly")
+        notify("STOPPING=1")
+
+    def _begin(self, store: SqliteStore) -> tuple[int, bool]:
+        floor = int(store.meta("floor") or 0)
+        unclean = store.meta("stopped") == "no"
+        if unclean:
+            _log.warning("the last stop was not clean: proofs made before now are refused")
+        return floor, unclean
+
+    def _install_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+
+    def _on_hangup(self) -> None:
+        try:
+            self._reload_settings()
+        except AuthdError as error:
+            _log.error("reload failed: the configuration in force stays", error=str(error))
+
+    async def _serve(self, store: SqliteStore, on_ready: Callable[[], None]) -> None:
+        async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+            certificates = self._certificates()
+            await stack.enter_async_context(self._http_servers())
+            grpc = await stack.enter_async_context(self._grpc_server(certificates))
+            tasks = self._tasks(store, grpc)
+            broker = await self._open_embedded(stack, certificates, grpc)
+            if broker is not None:
+                tasks["embedded broker"] = broker.run
+            running = [
+                group.create_task(self._supervise(name, task), name=name)
+                for name, task in tasks.items()
+            ]
+            if self._node.networked:
+                self._network_wanted.set()
+            on_ready()
+            notify("READY=1")
+            await self._stop.wait()
+            for one in running:
+                one.cancel()
+
+    def _tasks(
+        self,
+        store: SqliteStore,
+        grpc: GrpcServer,
+    ) -> dict[str, Callable[[], Awaitable[None]]]:
+        service = self._service
+        return {
+            "enforcement": service.enforcement.run,
+            "records": service.publisher.run,
+            "heartbeats": service.publisher.run_heartbeats,
+            "evictions": lambda: service.evictions.run(self._evictors()),
+            "outbox": self._drain_outbox,
+            "upkeep": lambda: self._upkeep(store),
+            "network": lambda: self._run_network(store),
+            "grpc": grpc.run,
+        }
+
+    async def _supervise(self, name: str, task: Callable[[], Awaitable[None]]) -> None:
+        """Run a task for ever: one that fails is logged, reported, and started again."""
+        while True:
+            try:
+                await task()
+            except Exception as error:  # noqa: BLE001 - the supervisor: one task must not end the daemon
+                _log.exception("a task failed and is started again", task=name)
+                self._problems[name] = type(error).__name__
+                await asyncio.sleep(_TICK_S)
+            else:
+                return
+
+    # --- parts ----------------------------------------------------------------------------
+
+    def _make_service(self, store: SqliteStore, *, not_before: int) -> _Service:
+        settings, clock = self._settings, self._clock
+        own = self._node.domain_id
+        heartbeats = Heartbeats(
+            store=store,
+            clock=clock,
+            own_domain=own,
+            key=self._keystore.load(HEARTBEAT) if self._keystore.has(HEARTBEAT) else None,
+        )
+        authority = Authority(
+            store=store,
+            clock=clock,
+            policy=settings.policy(own),
+            heartbeats=heartbeats,
+            replicate_devices=settings.replicate == "auto",
+        )
+        authority.load()
+        attachment = Attachment()
+        brokers = Brokers(self._entries())
+        sessions = Sessions(store=store, clock=clock, entropy=self._entropy)
+        evictions = Evictions(clock=clock, entropy=self._entropy, sessions=sessions)
+        enforcement = Enforcement(
+            authority=authority,
+            brokers=brokers,
+            sessions=sessions,
+            evictions=evictions,
+            clock=clock,
+        )
+        finder = Finder(
+            authority=authority,
+            network=attachment,
+            clock=clock,
+            guess_issuer=settings.replicate == "none",
+        )
+        authority.subscribe(lambda change: _forget_misses(finder, change))
+        publisher = Publisher(
+            authority=authority,
+            gossip=attachment,
+            network=attachment,
+            store=store,
+            clock=clock,
+        )
+        publisher.load()
+        decider = Decider(
+            DeciderParts(
+                authority=authority,
+                brokers=brokers,
+                sessions=sessions,
+                enforcement=enforcement,
+                evictions=evictions,
+                finder=finder,
+                replay=store,
+                clock=clock,
+                observer=self._observations.connect,
+                not_before=not_before,
+            ),
+        )
+        # A head of our own first: a one-daemon domain is fresh from its first moment on.
+        authority.beat()
+        enforcement.restore()
+        operator = Operator(
+            OperatorParts(
+                authority=authority,
+                brokers=brokers,
+                decider=decider,
+                publisher=publisher,
+                sessions=sessions,
+                gossip=attachment,
+                network=attachment,
+                clock=clock,
+                identity=self._identity(),
+                host_behind_s=clock.behind_s,
+            ),
+        )
+        return _Service(
+            authority=authority,
+            brokers=brokers,
+            sessions=sessions,
+            enforcement=enforcement,
+            evictions=evictions,
+            finder=finder,
+            publisher=publisher,
+            decider=decider,
+            operator=operator,
+            attachment=attachment,
+        )
+
+    def _identity(self) -> Answer:
+        heartbeat = self._keystore.load(HEARTBEAT) if self._keystore.has(HEARTBEAT) else None
+        return {
+            "domain": self._node.domain,
+            "node": key_id_text(self._node_key.public),
+            "heartbeat_key": encode_base64url(heartbeat.public) if heartbeat else None,
+            "listen": {
+                "http": self._settings.http,
+                "grpc": self._settings.grpc,
+                "peer": self._settings.peer,
+            },
+            "replicate": self._settings.replicate,
+        }
+
+    def _entries(self) -> list[BrokerEntry]:
+        return [self._entry(one) for one in self._settings.brokers]
+
+    def _entry(self, one: BrokerSettings) -> BrokerEntry:
+        own = self._node.domain_id
+        return BrokerEntry(
+            name=one.name,
+            kind=one.kind,
+            audiences=tuple(Audience(own, endpoint) for endpoint in one.endpoints),
+            secret=self._node.broker_secrets[one.name],
+            on_revoke=one.on_revoke,
+            takeover=one.evict_address,
+        )
+
+    def _evictors(self) -> dict[str, Evictor]:
+        evictions = self._service.evictions
+
+        def secret_of(broker: str) -> Callable[[str, PublicKey], str]:
+            return lambda client_id, key: evictions.issue(broker, client_id, key)
+
+        return {
+            entry.name: TakeoverEvictor(address=entry.takeover, secret=secret_of(entry.name))
+            for entry in self._service.brokers.all()
+            if entry.takeover
+        }
+
+    def _certificates(self) -> Certificates:
+        certificates = ensure_certificates(
+            self._settings.state_dir / "tls",
+            host_names=[socket.gethostname()],
+            brokers=[one.name for one in self._settings.brokers],
+            now=self._clock.now(),
+        )
+        self._fingerprints = certificates.fingerprints
+        return certificates
+
+    # --- edges ----------------------------------------------------------------------------
+
+    def _http_servers(self) -> HttpServers:
+        service, settings = self._service, self._settings
+        health = Health(ready=self._ready, metrics=self._observations.exposition)
+        go_auth = GoAuth(
+            decisions=service.decider,
+            brokers=service.brokers,
+            observe=self._observations.message,
+        )
+        plugin = Plugin(
+            decisions=service.decider,
+            table=service.enforcement,
+            is_broker=self._takes_plugin,
+        )
+        admin = Admin(operator=service.operator, reload=self._reload)
+        return HttpServers(
+            broker_app=make_app([health, go_auth]),
+            broker_address=settings.http,
+            plugin_app=make_app(
+                [plugin],
+                only_uids(lambda: group_uids(settings.broker_group)),
+            ),
+            plugin_socket=settings.run_dir / "broker.sock",
+            broker_group=settings.broker_group,
+            admin_app=make_app([admin], only_uids(lambda: group_uids(""))),
+            admin_socket=settings.run_dir / "admin.sock",
+        )
+
+    def _takes_plugin(self, name: str) -> bool:
+        entry = self._service.brokers.get(name)
+        return entry is not None and entry.kind == "mosquitto"
+
+    def _grpc_server(self, certificates: Certificates) -> GrpcServer:
+        return GrpcServer(
+            GrpcParts(
+                address=self._settings.grpc,
+                point=self._service.decider,
+                certificates=certificates,
+                names=lambda: self._fingerprints,
+                sessions=self._service.enforcement,
+            ),
+        )
+
+    async def _open_embedded(
+        self,
+        stack: AsyncExitStack,
+        certificates: Certificates,
+        grpc: GrpcServer,
+    ) -> EmbeddedBroker | None:
+        if not self._embedded:
+            return None
+        entry = next((one for one in self._settings.brokers if one.kind == "embedded"), None)
+        if entry is None:
+            raise ConfigError(
+                f"`{self._settings.path}`: `authd up --broker` needs a [[broker]] of kind"
+                " `embedded`",
+            )
+        files = certificates.brokers[entry.name]
+        parts = EmbeddedParts(
+            host="127.0.0.1",
+            port=self._settings.embedded_port,
+            decider=DeciderAddress(
+                target=f"127.0.0.1:{grpc.port}",
+                authority=certificates.authority,
+                certificate=files.certificate,
+                key=files.key,
+            ),
+            monotonic=self._clock.monotonic,
+        )
+        return await stack.enter_async_context(EmbeddedBroker(parts))
+
+    # --- network --------------------------------------------------------------------------
+
+    async def _run_network(self, store: SqliteStore) -> None:
+        """Open the peer port once this daemon has invited or joined somebody."""
+        await self._network_wanted.wait()
+        async with self._network(store) as (dht, gossip), asyncio.TaskGroup() as group:
+            group.create_task(dht.run(), name="dht")
+            group.create_task(gossip.run(), name="gossip")
+
+    @asynccontextmanager
+    async def _network(self, store: SqliteStore) -> AsyncIterator[tuple[DhtNode, GossipNode]]:
+        settings, authority = self._settings, self._service.authority
+        host, _, port = settings.peer.rpartition(":")
+        peers = list(dict.fromkeys([*settings.static_peers, *self._node.peers]))
+        admission = Admission(authority, self._node_key.public)
+        async with (
+            DhtNode(
+                key=self._node_key,
+                admission=admission,
+                clock=self._clock,
+                entropy=self._entropy,
+                host=host.strip("[]"),
+                port=int(port),
+                bootstrap=peers,
+                store=store,
+            ) as dht,
+            GossipNode(
+                key=self._node_key,
+                admission=admission,
+                store=GossipDesk(authority),
+                clock=self._clock,
+                entropy=self._entropy,
+                host=host.strip("[]"),
+                port=int(port),
+                peers=peers,
+                advertise=settings.advertise,
+            ) as gossip,
+        ):
+            authority.subscribe(lambda change: _drop_revoked(change, admission, dht, gossip))
+            self._service.attachment.attach(dht, gossip)
+            try:
+                yield dht, gossip
+            finally:
+                self._service.attachment.detach()
+
+    # --- upkeep ---------------------------------------------------------------------------
+
+    def _ready(self) -> dict[str, object]:
+        authority = self._service.authority
+        fresh = authority.heartbeats.freshness().get(authority.policy.own, 0)
+        return {
+            "problems": [],
+            "degraded": dict(self._problems),
+            "fresh_for_s": fresh - self._clock.now(),
+        }
+
+    async def _drain_outbox(self) -> None:
+        outbox = Outbox(self._settings.state_dir)
+        while True:
+            for path, bundle in outbox.pending():
+                try:
+                    await self._service.operator.submit(bundle)
+                except AuthdError as error:
+                    _log.error("outbox: refused", file=path.name, error=str(error))
+                    outbox.refuse(path)
+                else:
+                    outbox.done(path)
+            await asyncio.sleep(_OUTBOX_S)
+
+    async def _upkeep(self, store: SqliteStore) -> None:
+        ticks = 0
+        beat_s = watchdog_s()
+        while True:
+            if ticks % _FLOOR_EVERY_TICKS == 0:
+                store.set_meta("floor", str(self._clock.now()))
+            self._measure()
+            if beat_s is not None:
+                notify("WATCHDOG=1")
+            ticks += 1
+            await asyncio.sleep(_TICK_S)
+
+    def _measure(self) -> None:
+        service, figures = self._service, self._observations.figures
+        now = self._clock.now()
+        figures.labels("sessions").set(len(service.sessions.all()))
+        figures.labels("revocations").set(len(service.authority.state.revocations))
+        figures.labels("subjects").set(len(service.authority.state.grants))
+        figures.labels("peers").set(len(service.attachment.peers()))
+        figures.labels("dht_nodes").set(service.attachment.stats().peers)
+        figures.labels("unpublished_records").set(service.publisher.unpublished)
+        figures.labels("refused_statements").set(service.authority.refused)
+        figures.labels("alarms").set(len(service.authority.alarms))
+        for domain, until in service.authority.heartbeats.freshness().items():
+            self._observations.fresh_seconds.labels(encode_base64url(domain)).set(until - now)
+
+    async def _reload(self) -> Answer:
+        self._reload_settings()
+        return {"reloaded": str(self._settings.path)}
+
+    def _reload_settings(self) -> None:
+        """Read configuration and node file again; addresses stay as they are until a restart."""
+        settings = load_settings(self._settings.path)
+        node = load_node_file(settings.state_dir)
+        self._settings, self._node = settings, node
+        self._read_brokers()
+        self._certificates()
+        self._service.brokers.replace(self._entries())
+        self._service.authority.set_policy(settings.policy(node.domain_id))
+        if node.networked:
+            self._network_wanted.set()
+        _log.info("reloaded", file=str(settings.path))
+
+
+class Admission:
+    """Implements the port `Admission` for this node."""
+
+    def __init__(self, authority: Authority, node: PublicKey) -> None:
+        """Wire the parts."""
+        self._authority = authority
+        self._node = node
+
+    def admits(self, node: PublicKey) -> bool:
+        """Say whether a node key may be a peer."""
+        return self._authority.admits(node)
+
+    def admission_grants(self) -> list[bytes]:
+        """Return this node's own admission path."""
+        return self._authority.path_grants(self._node, POWER_NODE)
+
+    def learn_grants(self, grants: Iterable[bytes]) -> None:
+        """Take in what a peer shows."""
+        self._authority.learn_grants(grants)
+
+
+def _forget_misses(finder: Finder, change: Change) -> None:
+    for revoke in change.revocations:
+        if revoke.is_key:
+            finder.forget_miss(key_id(PublicKey(revoke.target)))
+
+
+def _drop_revoked(
+    change: Change,
+    admission: Admission,
+    dht: DhtNode,
+    gossip: GossipNode,
+) -> None:
+    for revoke in change.revocations:
+        key = _revoked_key(revoke)
+        if key is not None and not admission.admits(key):
+            dht.drop(key)
+            gossip.drop(key)
+
+
+def _revoked_key(revoke: Revoke) -> PublicKey | None:
+    return PublicKey(revoke.target) if revoke.is_key else None
+
+
+def _prepare_run_dir(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make `{path}` (run_dir): {error.strerror}") from error
+
+
+async def serve(settings: Settings, *, embedded: bool, on_ready: Callable[[], None]) -> None:
+    """Run a daemon until it is told to stop.
+
+    Raises:
+        AuthdError: Something needed could not be opened.
+    """
+    with contextlib.suppress(asyncio.CancelledError):
+        await Daemon(settings, embedded=embedded).run(on_ready=on_ready)
