@@ -4,10 +4,13 @@ from authd.core.identity import PublicKey
 from authd.core.records import Record, encode_record, newest, record_target, verify_record
 from authd.errors import (
     EquivocationError,
+    FormatError,
+    LimitError,
     NotFoundError,
     ReasonCode,
     RejectedError,
     StaleRecordError,
+    VerificationError,
 )
 from authd.service.ports import Clock, NetworkStats
 
@@ -24,14 +27,16 @@ class MemoryRecordNetwork:
         """Store a record; return 1.
 
         Raises:
-            RejectedError: An older one than is held, or past its end of life.
+            RejectedError: Older than the one held, past its end of life, or it does not verify.
         """
         try:
             verified = verify_record(encode_record(record), now=self._clock.now())
             held = self._records.get(record.target)
             self._records[record.target] = newest(held, verified)
-        except (StaleRecordError, EquivocationError) as error:
-            raise RejectedError(str(error), reason=ReasonCode.STALE_RECORD) from error
+        except (FormatError, LimitError, VerificationError) as error:
+            stale = isinstance(error, StaleRecordError | EquivocationError)
+            reason = ReasonCode.STALE_RECORD if stale else error.reason
+            raise RejectedError(str(error), reason=reason) from error
         return 1
 
     async def get(self, publisher: PublicKey, salt: bytes) -> Record:

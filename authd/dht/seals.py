@@ -11,6 +11,7 @@ from typing import Final
 from authd.core.encoding import encode
 from authd.dht.messages import SEAL_BYTES, Address
 
+SECRET_BYTES: Final = 32
 _PERIOD_S: Final = 300
 
 
@@ -18,7 +19,7 @@ class Seals:
     """Makes and checks cookies and tokens."""
 
     def __init__(self, *, secret: bytes) -> None:
-        """Use 32 unpredictable bytes that nobody else has."""
+        """Use ``SECRET_BYTES`` unpredictable bytes that nobody else has."""
         self._secret = secret
 
     def cookie(self, address: Address, *, now: float) -> bytes:

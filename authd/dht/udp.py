@@ -108,6 +108,12 @@ def parse_host_port(text: str) -> Address:
     return host, int(port)
 
 
+def address_text(address: Address) -> str:
+    """Write an address as ``host:port`` or ``[IPv6]:port``."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 async def open_endpoint(
     host: str,
     port: int,

@@ -5,6 +5,7 @@ keys and both nonces, and show the grants that admit them. See ``docs/spec/gossi
 """
 
 import enum
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeVar
@@ -38,7 +39,7 @@ MAX_CHAIN_IDS: Final = 2_048
 MAX_RANGES: Final = 64
 MAX_RANGE_IDS: Final = 48
 MAX_SAMPLES: Final = 16
-FINGERPRINT_BYTES: Final = 32
+FINGERPRINT_BYTES: Final = 16
 # A node that has not been heard of for a day has another address, or none.
 SAMPLE_LIFE_S: Final = 86_400
 _MAX_COUNT: Final = 2**32
@@ -193,7 +194,7 @@ class Challenge:
 
     def stream_key(self) -> bytes:
         """Return the key of this stream's fingerprints: nobody can know it beforehand."""
-        return encode([self.dialler.nonce, self.acceptor.nonce])
+        return hashlib.sha256(self.dialler.nonce + self.acceptor.nonce).digest()
 
 
 # --- samples ------------------------------------------------------------------------------------
@@ -236,27 +237,36 @@ def encode_frame(frame: Frame) -> bytes:  # noqa: PLR0911 - one return a kind
         case Proof():
             return encode([FrameKind.PROOF, frame.signature, list(frame.grants)])
         case Push():
-            items = [[item.kind, item.data] for item in frame.items]
+            items: list[CborValue] = [[item.kind, item.data] for item in frame.items]
             return encode([FrameKind.PUSH, items])
         case Want():
             return encode([FrameKind.WANT, list(frame.ids)])
         case Reconcile():
-            return encode([FrameKind.RECONCILE, [_range_value(one) for one in frame.ranges]])
+            return encode([FrameKind.RECONCILE, _range_values(frame.ranges)])
         case ChainAsk():
-            where = [frame.domain, frame.key, frame.epoch, frame.start, frame.end]
-            return encode([FrameKind.CHAIN_ASK, *where])
+            start, end = frame.start, frame.end
+            return encode([FrameKind.CHAIN_ASK, frame.domain, frame.key, frame.epoch, start, end])
         case ChainPart():
-            where = [frame.domain, frame.key, frame.epoch, frame.start]
-            return encode([FrameKind.CHAIN, *where, list(frame.ids)])
+            start, ids = frame.start, list(frame.ids)
+            return encode([FrameKind.CHAIN, frame.domain, frame.key, frame.epoch, start, ids])
         case Peers():
-            samples = [[s.key, s.address, s.issued_at, s.signature] for s in frame.samples]
+            samples: list[CborValue] = [
+                [one.key, one.address, one.issued_at, one.signature] for one in frame.samples
+            ]
             return encode([FrameKind.PEERS, samples])
         case Tick():
             return encode([FrameKind.TICK])
 
 
-def _range_value(one: Range) -> CborValue:
-    return [one.low, one.high, one.count, one.fingerprint, list(one.ids)]
+def _range_values(ranges: tuple[Range, ...]) -> list[CborValue]:
+    """Encode ranges; one that begins where the one before it ends leaves its beginning out."""
+    values: list[CborValue] = []
+    reached = b""
+    for one in ranges:
+        low = b"" if one.low == reached else one.low
+        values.append([low, one.high, one.count, one.fingerprint, list(one.ids)])
+        reached = one.high
+    return values
 
 
 def parse_frame(data: bytes) -> Frame:
@@ -334,12 +344,19 @@ def _parse_want(body: list[CborValue]) -> Frame | None:
 def _parse_reconcile(body: list[CborValue]) -> Frame | None:
     match body:
         case [[*entries]] if len(entries) <= MAX_RANGES:
-            ranges = _all(entries, _parse_range)
-            return None if ranges is None else Reconcile(ranges)
-    return None
+            pass
+        case _:
+            return None
+    ranges: list[Range] = []
+    for entry in entries:
+        one = _parse_range(entry, ranges[-1].high if ranges else b"")
+        if one is None:
+            return None
+        ranges.append(one)
+    return Reconcile(tuple(ranges))
 
 
-def _parse_range(entry: CborValue) -> Range | None:
+def _parse_range(entry: CborValue, reached: bytes) -> Range | None:
     match entry:
         case [
             bytes() as low,
@@ -347,7 +364,8 @@ def _parse_range(entry: CborValue) -> Range | None:
             int() as count,
             bytes() as fingerprint,
             [*listed],
-        ] if 0 <= count < _MAX_COUNT and len(listed) <= MAX_RANGE_IDS:
+        ] if 0 <= count < _MAX_COUNT and len(listed) <= MAX_RANGE_IDS and low != (reached or None):
+            low = low or reached
             ids = _all(listed, _parse_id)
         case _:
             return None

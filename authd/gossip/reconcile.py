@@ -4,16 +4,17 @@ One side sends the fingerprint of a range of the id space. Where the other's dif
 range into buckets of its own ids and sends their fingerprints, or, when few ids are left, the ids
 themselves; whoever receives a list sends what the other lacks and asks for what it lacks itself.
 
-A fingerprint is the sum modulo 2**256 of the ids hashed with a key of this stream. Plain sums of
-ids can be forged: two sets of equal sum are found in seconds. With a key that nobody knows before
-the stream exists, ids cannot be chosen for it. It repairs; it is never evidence of completeness.
+A fingerprint is made of the sum modulo 2**256 of the ids hashed with a key of this stream. Plain
+sums of ids can be forged: two sets of equal sum are found in seconds. With a key that nobody knows
+before the stream exists, ids cannot be chosen for it. It repairs; it is never evidence of
+completeness.
 """
 
 import hashlib
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Final
 
 from authd.core.identity import ID_BYTES, StatementId
@@ -21,7 +22,8 @@ from authd.gossip.messages import FINGERPRINT_BYTES, Range
 
 BUCKETS: Final = 16
 LEAF_IDS: Final = 32
-_MODULUS: Final = 1 << (8 * FINGERPRINT_BYTES)
+_SUM_BYTES: Final = 32
+_MODULUS: Final = 1 << (8 * _SUM_BYTES)
 _FIRST: Final = bytes(ID_BYTES)
 
 
@@ -47,7 +49,7 @@ class Reconciler:
         """Sort and hash ``ids``; about 1 s for a million."""
         self._ids = sorted(ids)
         hashed = (
-            int.from_bytes(hashlib.blake2b(one, key=key, digest_size=FINGERPRINT_BYTES).digest())
+            int.from_bytes(hashlib.blake2b(one, key=key, digest_size=_SUM_BYTES).digest())
             for one in self._ids
         )
         self._sums = list(
@@ -64,7 +66,7 @@ class Reconciler:
         surplus: list[StatementId] = []
         lacking: list[StatementId] = []
         for theirs in ranges:
-            if theirs.fingerprint:
+            if theirs.fingerprint and theirs.count:
                 answer += self._narrowed(theirs)
                 continue
             start, end = self._span(theirs.low, theirs.high)
@@ -83,9 +85,11 @@ class Reconciler:
         return self._split(start, end, theirs)
 
     def _split(self, start: int, end: int, whole: Range) -> list[Range]:
-        cuts = [start + (end - start) * bucket // BUCKETS for bucket in range(1, BUCKETS)]
+        # Buckets of half a leaf at least: smaller ones cost more in fingerprints than in ids.
+        buckets = min(BUCKETS, -(-(end - start) * 2 // LEAF_IDS))
+        cuts = [start + (end - start) * bucket // buckets for bucket in range(1, buckets)]
         edges = [whole.low, *(self._ids[cut] for cut in cuts), whole.high]
-        return [self._described(low, high) for low, high in zip(edges, edges[1:], strict=False)]
+        return [self._described(low, high) for low, high in pairwise(edges)]
 
     def _described(self, low: bytes, high: bytes) -> Range:
         start, end = self._span(low, high)
@@ -98,7 +102,12 @@ class Reconciler:
 
     def _fingerprint(self, start: int, end: int) -> bytes:
         total = (self._sums[end] - self._sums[start]) % _MODULUS
-        return total.to_bytes(FINGERPRINT_BYTES, "big")
+        encoded = total.to_bytes(_SUM_BYTES, "big")
+        return hashlib.blake2b(encoded, digest_size=FINGERPRINT_BYTES).digest()
 
     def _inside(self, one: StatementId, bounds: Range) -> bool:
         return bounds.low <= one and (not bounds.high or one < bounds.high)
+
+
+def _add(total: int, one: int) -> int:
+    return (total + one) % _MODULUS

@@ -103,7 +103,9 @@ class Views:
 
     def to_dial(self, *, now: float) -> list[str]:
         """Choose addresses to dial now, static ones first; each is to be reported back."""
-        dialling = sum(target.dialling for target in self._targets.values())
+        dialling = sum(
+            one.dialling and one.key not in self._active for one in self._targets.values()
+        )
         free = MAX_ACTIVE - len(self._active) - dialling
         ready = [
             target
@@ -140,7 +142,7 @@ class Views:
 
         Args:
             address: What was dialled.
-            worked: The stream got past the proofs.
+            worked: The stream lived for a while.
             now: Monotonic seconds.
             chance: From [0, 1).
         """

@@ -1,0 +1,1 @@
+"""The demonstration: real daemons, brokers and clients on loopback, narrated."""

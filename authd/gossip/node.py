@@ -1,0 +1,303 @@
+"""A node of the gossip network: accepts and dials streams, keeps the views, pushes and repairs."""
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Final, Self
+
+import structlog
+
+from authd.core.identity import PublicKey, SigningKey
+from authd.errors import AuthdError, VerificationError
+from authd.gossip.handshake import HANDSHAKE_S, RUN_BYTES, Introducer, Introduction
+from authd.gossip.messages import (
+    MAX_SAMPLES,
+    Peers,
+    Sample,
+    is_address,
+    sign_sample,
+    verify_sample,
+)
+from authd.gossip.peer import Peer
+from authd.gossip.transport import Link, dialled, listening
+from authd.gossip.views import MAX_ACCEPTED, Views
+from authd.service.ports import Admission, Clock, Entropy, GossipStore, Item
+
+REPAIR_S: Final = 30.0
+_REPAIR_PEERS: Final = 2
+_GAP_CHECK_S: Final = 5.0
+_LONGEST_WAIT_S: Final = 5.0
+# A stream that ends sooner was turned away, and counts as a failure to connect.
+_SHORTEST_STREAM_S: Final = HANDSHAKE_S
+_INCOMING: Final = "incoming"
+_log = structlog.get_logger("authd.gossip")
+
+
+def chance(entropy: Entropy) -> float:
+    """Draw from [0, 1)."""
+    return int.from_bytes(entropy.token(4), "big") / 2**32
+
+
+class GossipNode:
+    """`Gossip` over gRPC streams; ``async with`` it and keep `run` running."""
+
+    def __init__(
+        self,
+        *,
+        key: SigningKey,
+        admission: Admission,
+        store: GossipStore,
+        clock: Clock,
+        entropy: Entropy,
+        host: str = "127.0.0.1",
+        port: int | None = 0,
+        advertise: str = "",
+        peers: Iterable[str] = (),
+        repair_s: float = REPAIR_S,
+    ) -> None:
+        """Prepare; the port opens on entry.
+
+        Args:
+            key: The node key, which is no issuer's.
+            admission: Who may be a peer.
+            store: Verifies, keeps and hands out statements.
+            clock: Time.
+            entropy: Nonces and jitter.
+            host: Address to listen on.
+            port: TCP port; 0 lets the system choose, None only dials.
+            advertise: ``host:port`` told to others; empty: what is bound, if that is one address.
+            peers: ``host:port`` of nodes that are always tried.
+            repair_s: Seconds between repairs on live streams.
+        """
+        self._key = key
+        self._admission = admission
+        self._store = store
+        self._clock = clock
+        self._entropy = entropy
+        self._host, self._port = host, port
+        self._advertise = advertise
+        self._repair_s = repair_s
+        self._views = Views(own_key=key.public, static=peers)
+        self._introducer = Introducer(
+            key=key, run=entropy.token(RUN_BYTES), entropy=entropy, admission=admission
+        )
+        self._peers: dict[PublicKey, Peer] = {}
+        self._changed = asyncio.Event()
+        self._stack = AsyncExitStack()
+
+    # --- life -----------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._port is not None:
+            server = listening(self._host, self._port, self._accept)
+            self._port = await self._stack.enter_async_context(server)
+            if not self._advertise:
+                self._advertise = _advertised(self._host, self._port)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for peer in list(self._peers.values()):
+            peer.close("this daemon stops")
+        await self._stack.aclose()
+
+    async def run(self) -> None:
+        """Dial, repair and keep the streams; returns only when cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_dialling(group), name="gossip-dial")
+            group.create_task(self._keep_repairing(), name="gossip-repair")
+            group.create_task(self._keep_checking(), name="gossip-check")
+
+    @property
+    def address(self) -> str:
+        """What others are told to dial, ``host:port``; empty for a node that only dials."""
+        return self._advertise
+
+    @property
+    def port(self) -> int | None:
+        """The bound TCP port; None for a node that only dials."""
+        return self._port
+
+    def add_peer(self, address: str) -> None:
+        """Always try one more ``host:port``."""
+        self._views.add_static(address)
+        self._changed.set()
+
+    def drop(self, node_key: PublicKey) -> None:
+        """End the stream of a node whose admission ended, and forget where it is."""
+        self._views.forget(node_key)
+        peer = self._peers.get(node_key)
+        if peer is not None:
+            peer.close("no longer admitted")
+
+    # --- Gossip ---------------------------------------------------------------------------
+
+    async def push(self, items: Iterable[Item]) -> int:
+        """Send statements to the active peers; return how many peers they were handed to."""
+        listed = list(items)
+        return sum(peer.push(listed) for peer in list(self._peers.values()))
+
+    def peers(self) -> list[str]:
+        """Return the peers with a live stream: ``node id@address``."""
+        return [peer.name for peer in self._peers.values()]
+
+    # --- streams --------------------------------------------------------------------------
+
+    async def _accept(self, link: Link) -> None:
+        try:
+            introduction = await self._introducer.introduce(link, we_dialled=False)
+        except AuthdError as error:
+            _log.info("gossip.refused", reason=error.reason, detail=str(error))
+            return
+        await self._converse(link, introduction, _INCOMING)
+
+    async def _dial(self, address: str) -> None:
+        began_at = self._clock.monotonic()
+        try:
+            async with dialled(address) as link:
+                introduction = await self._introducer.introduce(link, we_dialled=True)
+                self._views.on_identified(address, introduction.key)
+                await self._converse(link, introduction, address)
+        except AuthdError as error:
+            _log.debug("gossip.dial_failed", peer=address, reason=error.reason, detail=str(error))
+        finally:
+            now, spread = self._clock.monotonic(), chance(self._entropy)
+            lasted = now - began_at > _SHORTEST_STREAM_S
+            self._views.on_dial_end(address, worked=lasted, now=now, chance=spread)
+            self._changed.set()
+
+    async def _converse(self, link: Link, introduction: Introduction, address: str) -> None:
+        if not self._has_place(introduction):
+            return
+        peer = Peer(
+            link=link,
+            introduction=introduction,
+            address=address,
+            store=self._store,
+            clock=self._clock,
+            spread=self._spread,
+            learn=self._learn,
+        )
+        self._enter(peer)
+        try:
+            reason = await peer.run()
+            _log.info("gossip.stream_ended", peer=peer.name, detail=reason)
+        except Exception:  # noqa: BLE001 - the one net of this edge: no peer ends the daemon
+            _log.exception("gossip.stream_failed", peer=peer.name)
+        finally:
+            self._leave(peer)
+
+    def _has_place(self, introduction: Introduction) -> bool:
+        """Say whether a new stream gets a place; of two to one node both ends keep the same.
+
+        A stream from another run of the peer's daemon, or opened by the same end as the old one,
+        means that the old one is dead there. Else the one that the smaller key dialled stays.
+        """
+        held = self._peers.get(introduction.key)
+        if held is None:
+            return len(self._peers) < MAX_ACCEPTED
+        before = held.introduction
+        if before.run != introduction.run or before.we_dialled == introduction.we_dialled:
+            return True
+        return introduction.we_dialled == (self._key.public < introduction.key)
+
+    def _enter(self, peer: Peer) -> None:
+        held = self._peers.get(peer.key)
+        if held is not None:
+            held.close("replaced by a newer stream")
+        self._peers[peer.key] = peer
+        self._views.on_up(peer.key)
+        _log.info("gossip.stream_opened", peer=peer.name)
+        own = self._own_sample()
+        others = self._views.samples(
+            but=peer.key, count=MAX_SAMPLES - 1, chance=chance(self._entropy)
+        )
+        peer.offer(Peers((*own, *others)))
+        if peer.introduction.we_dialled:
+            peer.begin_repair()
+        else:
+            peer.push(self._store.heartbeats())
+
+    def _leave(self, peer: Peer) -> None:
+        if self._peers.get(peer.key) is peer:
+            del self._peers[peer.key]
+            self._views.on_down(peer.key)
+            self._changed.set()
+
+    def _own_sample(self) -> tuple[Sample, ...]:
+        if not self._advertise:
+            return ()
+        now = self._clock.now()
+        return (sign_sample(self._key, address=self._advertise, issued_at=now),)
+
+    # --- what peers bring -----------------------------------------------------------------
+
+    def _spread(self, items: Iterable[Item], source: PublicKey) -> None:
+        listed = list(items)
+        for key, peer in list(self._peers.items()):
+            if key != source:
+                peer.push(listed)
+
+    def _learn(self, samples: Iterable[Sample], source: PublicKey) -> None:
+        for sample in samples:
+            try:
+                verified = verify_sample(sample, now=self._clock.now())
+            except VerificationError:
+                continue
+            if not self._views.learn(verified, chance=chance(self._entropy)):
+                continue
+            self._changed.set()
+            if sample.key == source:
+                # The others learn where a new peer is; they do not tell it on in their turn.
+                for key, peer in list(self._peers.items()):
+                    if key != source:
+                        peer.offer(Peers((verified,)))
+
+    # --- loops ----------------------------------------------------------------------------
+
+    async def _keep_dialling(self, group: asyncio.TaskGroup) -> None:
+        while True:
+            self._changed.clear()
+            now = self._clock.monotonic()
+            for address in self._views.to_dial(now=now):
+                group.create_task(self._dial(address), name=f"gossip-dial-{address}")
+            due_at = self._views.next_dial_at()
+            wait_s = _LONGEST_WAIT_S if due_at is None else due_at - now
+            try:
+                async with asyncio.timeout(min(_LONGEST_WAIT_S, max(0.05, wait_s))):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    async def _keep_repairing(self) -> None:
+        while True:
+            await asyncio.sleep(self._repair_s * (0.5 + chance(self._entropy)))
+            peers = list(self._peers.values())
+            start = int(chance(self._entropy) * len(peers))
+            for peer in (peers[start:] + peers[:start])[:_REPAIR_PEERS]:
+                peer.begin_repair()
+                others = self._views.samples(
+                    but=peer.key, count=MAX_SAMPLES - 1, chance=chance(self._entropy)
+                )
+                peer.offer(Peers((*self._own_sample(), *others)))
+
+    async def _keep_checking(self) -> None:
+        while True:
+            await asyncio.sleep(_GAP_CHECK_S)
+            for peer in list(self._peers.values()):
+                if not self._admission.admits(peer.key):
+                    self.drop(peer.key)
+                else:
+                    peer.ask_for_gaps()
+
+
+def _advertised(host: str, port: int) -> str:
+    name = f"[{host}]" if ":" in host else host
+    anywhere = host in {"", "0.0.0.0", "::"}  # noqa: S104 - compared with, not bound
+    address = f"{name}:{port}"
+    return address if not anywhere and is_address(address) else ""
