@@ -144,6 +144,9 @@ class _Table:
             raise self.error("", "is not a table")
         self._left: dict[str, object] = dict(content)
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._left
+
     def error(self, key: str, what: str) -> ConfigError:
         where = ".".join(part for part in (self._name, key) if part)
         return ConfigError(f"`{self._file}`: `{where}` {what}")
@@ -167,6 +170,12 @@ class _Table:
         if value not in allowed:
             raise self.error(key, f"is `{value}`, not one of {', '.join(allowed)}")
         return value
+
+    def endpoints(self, key: str) -> list[str]:
+        try:
+            return [parse_endpoint(text) for text in self.texts(key, [])]
+        except FormatError as error:
+            raise self.error(key, f"is wrong: {error}") from error
 
     def endpoint(self, key: str, default: str) -> str:
         try:
@@ -236,8 +245,8 @@ def _read(path: Path, content: dict[str, object], environ: Mapping[str, str]) ->
         http=environ.get("AUTHD_HTTP") or listen.endpoint("http", DEFAULT_HTTP),
         grpc=environ.get("AUTHD_GRPC") or listen.endpoint("grpc", DEFAULT_GRPC),
         peer=environ.get("AUTHD_PEER") or listen.endpoint("peer", DEFAULT_PEER),
-        advertise=listen.take("advertise", str, ""),
-        static_peers=tuple(peers.texts("static", [])),
+        advertise=listen.endpoint("advertise", "") if "advertise" in listen else "",
+        static_peers=tuple(peers.endpoints("static")),
         replicate=top.choice("replicate", ("auto", "none"), "auto"),
         broker_group=top.take("broker_group", str, "authd-broker"),
         stale_s=top.grace_s("stale", DEFAULT_GRACE_S),

@@ -109,9 +109,9 @@ def _peers(context: Context) -> tuple[str, ...]:
         status = context.ask("status")
     except NoResponseError:
         status = {}
-    live = status.get("peers")
+    live = status.get("addresses")
     if isinstance(live, list):
-        peers += [str(peer).partition("@")[2] for peer in live]
+        peers += map(str, live)
     return tuple(dict.fromkeys(peer for peer in peers if peer))[:MAX_TICKET_PEERS]
 
 

@@ -9,6 +9,7 @@ import typer
 from authd.cli import setup
 from authd.cli.app import app
 from authd.cli.context import JsonOption, StateOption, make_context
+from authd.config import parse_endpoint
 from authd.core.encoding import decode_base64url, encode_base64url
 from authd.core.grants import Grant, KeySubject, verify_grant
 from authd.core.identity import SigningKey, key_id_text
@@ -41,7 +42,7 @@ def join(
     node = NodeFile(
         domain=encode_base64url(opened.domain),
         networked=True,
-        peers=list(opened.peers),
+        peers=[parse_endpoint(peer) for peer in opened.peers],
     )
     setup.write_state(
         context,

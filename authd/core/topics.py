@@ -135,7 +135,8 @@ def _covers_levels(granted: list[str], requested: list[str]) -> bool:
         return False
     for index, level in enumerate(granted):
         if level == "#":
-            return True
+            # Nothing may stand behind it; a filter that has more is malformed and covers nothing.
+            return index == len(granted) - 1
         if index == len(requested) or requested[index] == "#":
             return False
         if level != "+" and (requested[index] == "+" or level != requested[index]):
@@ -152,10 +153,11 @@ def meet(first: str, second: str) -> str | None:
         return None
     levels: list[str] = []
     for index in range(max(len(f), len(g))):
+        # Only the empty text can be under `/#` and `+`, and that is no topic name.
         if f[index : index + 1] == ["#"]:
-            return "/".join(levels + g[index:])
+            return "/".join(levels + g[index:]) or None
         if g[index : index + 1] == ["#"]:
-            return "/".join(levels + f[index:])
+            return "/".join(levels + f[index:]) or None
         if index >= len(f) or index >= len(g):
             return None
         level = _meet_level(f[index], g[index])

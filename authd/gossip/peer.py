@@ -11,7 +11,6 @@ from typing import Final, assert_never
 
 from authd.core.claims import Claim, Kind, parse
 from authd.core.identity import DomainId, PublicKey, StatementId, key_id_text
-from authd.core.roots import parse_root
 from authd.errors import AuthdError, FormatError, NoResponseError
 from authd.gossip.handshake import Introduction
 from authd.gossip.messages import (
@@ -34,7 +33,7 @@ from authd.gossip.messages import (
     encode_frame,
     parse_frame,
 )
-from authd.gossip.reconcile import Reconciler
+from authd.gossip.reconcile import Reconciler, is_whole
 from authd.gossip.transport import Link
 from authd.gossip.views import Allowance
 from authd.service.ports import Clock, GossipStore, Item
@@ -47,10 +46,12 @@ QUEUE_FRAMES: Final = 256
 STATEMENTS_PER_S: Final = 200.0
 BURST_STATEMENTS: Final = 2_000.0
 # Frames of other kinds cost a search in memory; repair of a large set needs some hundreds.
-_FRAMES_PER_S: Final = 100.0
-_BURST_FRAMES: Final = 1_000.0
-# One snapshot serves the five or so messages of a repair.
+_FRAMES_PER_S: Final = 20.0
+_BURST_FRAMES: Final = 400.0
+# One snapshot serves the five or so messages of a repair; a new repair takes a new one, but a
+# peer cannot ask for one more often than this, because a large set takes a while to hash.
 _SNAPSHOT_S: Final = 5.0
+_YOUNGEST_SNAPSHOT_S: Final = 0.5
 _ASK_AGAIN_S: Final = 5.0
 _MAX_GAPS: Final = 16
 
@@ -188,7 +189,8 @@ class Peer:
     def begin_repair(self) -> None:
         """Start to compare what both hold, and show the newest heartbeats."""
         self.push(self._store.heartbeats())
-        self.offer(Reconcile(self._reconciler().opening()))
+        reconciler = self._reconciler(oldest_s=_YOUNGEST_SNAPSHOT_S)
+        self.offer(Reconcile(reconciler.opening()))
 
     def ask_for_gaps(self) -> None:
         """Ask for entries of heartbeat lists that are missing here."""
@@ -209,9 +211,9 @@ class Peer:
         last = min(end, start + MAX_CHAIN_IDS)
         self.offer(ChainAsk(domain=domain, key=key, epoch=epoch, start=start, end=last))
 
-    def _reconciler(self) -> Reconciler:
+    def _reconciler(self, *, oldest_s: float) -> Reconciler:
         now = self._clock.monotonic()
-        if self._snapshot is None or now - self._snapshot[0] > _SNAPSHOT_S:
+        if self._snapshot is None or now - self._snapshot[0] > oldest_s:
             made = Reconciler(self._store.held(), key=self.introduction.stream_key)
             self._snapshot = (now, made)
         return self._snapshot[1]
@@ -225,6 +227,7 @@ class Peer:
             case Push():
                 await self._on_push(frame)
             case Want():
+                await self._pace(self._frames, len(frame.ids) // MAX_ITEMS)
                 await self._send_statements(frame.ids)
             case Reconcile():
                 await self._on_reconcile(frame)
@@ -250,13 +253,22 @@ class Peer:
         await self._pace(self._statements, len(push.items))
         new = set(await self._store.receive(push.items, peer=self.name))
         if new:
-            fresh = [item for item in push.items if _item_id(item) in new]
+            fresh = self._verified(new)
             self._spread(fresh, self.key)
             await self._want(_named_revocations(fresh))
         self.ask_for_gaps()
 
+    def _verified(self, new: set[StatementId]) -> list[Item]:
+        # From the store, not from the frame: an id says nothing about the signature beside it.
+        found = [item for one in new if (item := self._store.statement(one)) is not None]
+        if len(found) == len(new):
+            return found
+        return found + [beat for beat in self._store.heartbeats() if _beat_id(beat) in new]
+
     async def _on_reconcile(self, frame: Reconcile) -> None:
-        difference = self._reconciler().compare(frame.ranges)
+        begins = any(is_whole(one) for one in frame.ranges)
+        oldest_s = _YOUNGEST_SNAPSHOT_S if begins else _SNAPSHOT_S
+        difference = self._reconciler(oldest_s=oldest_s).compare(frame.ranges)
         for ranges in batches(difference.ranges, MAX_RANGES):
             await self.say(Reconcile(ranges))
         await self._want(difference.lacking)
@@ -298,13 +310,8 @@ class Peer:
             await self._want(fetch.ids)
 
 
-def _item_id(item: Item) -> StatementId | None:
-    try:
-        if item.kind is Kind.ROOT:
-            return parse_root(item.data).statement_id
-        return parse(item.kind, item.data).statement_id
-    except AuthdError:
-        return None
+def _beat_id(beat: Item) -> StatementId:
+    return parse(Kind.HEARTBEAT, beat.data).statement_id
 
 
 def _named_revocations(items: Iterable[Item]) -> list[StatementId]:

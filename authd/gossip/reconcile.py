@@ -109,5 +109,10 @@ class Reconciler:
         return bounds.low <= one and (not bounds.high or one < bounds.high)
 
 
+def is_whole(one: Range) -> bool:
+    """Say whether a range is the whole id space, which begins a comparison."""
+    return one.low == _FIRST and not one.high
+
+
 def _add(total: int, one: int) -> int:
     return (total + one) % _MODULUS

@@ -81,6 +81,7 @@ class Operator:
                 for entry in self._parts.brokers.all()
             ],
             "peers": self._parts.gossip.peers(),
+            "addresses": self._parts.network.neighbours(),
             "dht_nodes": self._parts.network.stats().peers,
             "unpublished_records": self._parts.publisher.unpublished,
             "alarms": list(authority.alarms),
