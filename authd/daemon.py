@@ -6,7 +6,6 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +14,7 @@ import structlog
 from authd.clock import SystemClock, SystemEntropy
 from authd.config import BrokerSettings, Settings, load_settings
 from authd.core.encoding import encode_base64url
-from authd.core.identity import PublicKey, SigningKey, key_id, key_id_text
+from authd.core.identity import PublicKey, SigningKey, key_id_text
 from authd.core.proofs import Audience
 from authd.core.statements import Revoke
 from authd.core.topics import POWER_NODE
@@ -34,19 +33,12 @@ from authd.http_api.server import Health, HttpServers, group_uids, make_app, onl
 from authd.node_file import NodeFile, ensure_secrets, load_node_file
 from authd.observe import Observations
 from authd.outbox import Outbox
-from authd.service.attachment import Attachment
+from authd.service.assembly import Ingredients, Service, assemble
 from authd.service.authority import Authority, Change
-from authd.service.brokers import BrokerEntry, Brokers
-from authd.service.decider import Decider, DeciderParts
+from authd.service.brokers import BrokerEntry
 from authd.service.desk import GossipDesk
-from authd.service.enforcement import Enforcement
-from authd.service.evictions import Evictions
-from authd.service.finder import Finder
-from authd.service.heartbeats import Heartbeats
-from authd.service.operator import Answer, Operator, OperatorParts
+from authd.service.operator import Answer
 from authd.service.ports import Evictor
-from authd.service.publisher import Publisher
-from authd.service.sessions import Sessions
 from authd.store.keystore import HEARTBEAT, NODE, Keystore
 from authd.store.sqlite import SqliteStore
 from authd.systemd import notify, watchdog_s
@@ -55,22 +47,6 @@ _TICK_S: Final = 1.0
 _OUTBOX_S: Final = 1.0
 _FLOOR_EVERY_TICKS: Final = 30
 _log = structlog.get_logger("authd")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Service:
-    """Everything between the store and the edges."""
-
-    authority: Authority
-    brokers: Brokers
-    sessions: Sessions
-    enforcement: Enforcement
-    evictions: Evictions
-    finder: Finder
-    publisher: Publisher
-    decider: Decider
-    operator: Operator
-    attachment: Attachment
 
 
 class Daemon:
@@ -202,91 +178,23 @@ class Daemon:
 
     # --- parts ----------------------------------------------------------------------------
 
-    def _make_service(self, store: SqliteStore, *, not_before: int) -> _Service:
-        settings, clock = self._settings, self._clock
+    def _make_service(self, store: SqliteStore, *, not_before: int) -> Service:
         own = self._node.domain_id
-        heartbeats = Heartbeats(
-            store=store,
-            clock=clock,
-            own_domain=own,
-            key=self._keystore.load(HEARTBEAT) if self._keystore.has(HEARTBEAT) else None,
-        )
-        authority = Authority(
-            store=store,
-            clock=clock,
-            policy=settings.policy(own),
-            heartbeats=heartbeats,
-            replicate_devices=settings.replicate == "auto",
-        )
-        authority.load()
-        attachment = Attachment()
-        brokers = Brokers(self._entries())
-        sessions = Sessions(store=store, clock=clock, entropy=self._entropy)
-        evictions = Evictions(clock=clock, entropy=self._entropy, sessions=sessions)
-        enforcement = Enforcement(
-            authority=authority,
-            brokers=brokers,
-            sessions=sessions,
-            evictions=evictions,
-            clock=clock,
-        )
-        finder = Finder(
-            authority=authority,
-            network=attachment,
-            clock=clock,
-            guess_issuer=settings.replicate == "none",
-        )
-        authority.subscribe(lambda change: _forget_misses(finder, change))
-        publisher = Publisher(
-            authority=authority,
-            gossip=attachment,
-            network=attachment,
-            store=store,
-            clock=clock,
-        )
-        publisher.load()
-        decider = Decider(
-            DeciderParts(
-                authority=authority,
-                brokers=brokers,
-                sessions=sessions,
-                enforcement=enforcement,
-                evictions=evictions,
-                finder=finder,
-                replay=store,
-                clock=clock,
-                observer=self._observations.connect,
+        has_heartbeat = self._keystore.has(HEARTBEAT)
+        return assemble(
+            Ingredients(
+                store=store,
+                clock=self._clock,
+                entropy=self._entropy,
+                own=own,
+                policy=self._settings.policy(own),
+                brokers=tuple(self._entries()),
+                heartbeat_key=self._keystore.load(HEARTBEAT) if has_heartbeat else None,
+                replicate=self._settings.replicate == "auto",
                 not_before=not_before,
+                observer=self._observations.connect,
+                identity=self._identity,
             ),
-        )
-        # A head of our own first: a one-daemon domain is fresh from its first moment on.
-        authority.beat()
-        enforcement.restore()
-        operator = Operator(
-            OperatorParts(
-                authority=authority,
-                brokers=brokers,
-                decider=decider,
-                publisher=publisher,
-                sessions=sessions,
-                gossip=attachment,
-                network=attachment,
-                clock=clock,
-                identity=self._identity(),
-                host_behind_s=clock.behind_s,
-            ),
-        )
-        return _Service(
-            authority=authority,
-            brokers=brokers,
-            sessions=sessions,
-            enforcement=enforcement,
-            evictions=evictions,
-            finder=finder,
-            publisher=publisher,
-            decider=decider,
-            operator=operator,
-            attachment=attachment,
         )
 
     def _identity(self) -> Answer:
@@ -543,12 +451,6 @@ class Admission:
     def learn_grants(self, grants: Iterable[bytes]) -> None:
         """Take in what a peer shows."""
         self._authority.learn_grants(grants)
-
-
-def _forget_misses(finder: Finder, change: Change) -> None:
-    for revoke in change.revocations:
-        if revoke.is_key:
-            finder.forget_miss(key_id(PublicKey(revoke.target)))
 
 
 def _drop_revoked(

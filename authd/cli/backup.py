@@ -12,7 +12,7 @@ import typer
 
 from authd.cli.app import app
 from authd.cli.context import JsonOption, StateOption, make_context
-from authd.errors import StoreError
+from authd.errors import ConflictError, StoreError
 
 _FILES: Final = ("node.json", "authd.toml", "keys", "subjects", "tls", "outbox")
 
@@ -37,7 +37,7 @@ def backup(
             info.size, info.mode = len(database), 0o600
             archive.addfile(info, io.BytesIO(database))
     except FileExistsError as error:
-        raise StoreError(f"`{target}` exists already and is never overwritten") from error
+        raise ConflictError(f"`{target}` exists already and is never overwritten") from error
     except OSError as error:
         raise StoreError(f"cannot write `{target}`: {error.strerror}") from error
     size = target.stat().st_size

@@ -14,7 +14,7 @@ from authd.core.grants import Form, Grant, KeySubject
 from authd.core.identity import SigningKey, key_id_text
 from authd.core.proofs import PASSWORD_BYTES, password_key
 from authd.device import DeviceKey
-from authd.errors import FormatError, StoreError
+from authd.errors import ConflictError, FormatError
 from authd.service.issuing import parse_topic_scope, self_revocation
 from authd.store.keystore import Subject, write_private
 
@@ -46,7 +46,7 @@ def new(
     if password and (who.gateway is not None or depth):
         raise FormatError("a device password is granted by the domain's authority, with depth 0")
     if who.gateway is None and context.keystore.subject(name) is not None:
-        raise StoreError(f"`{name}` exists already; `authd grant {name}` gives it more")
+        raise ConflictError(f"`{name}` exists already; `authd grant {name}` gives it more")
     secret = encode_base64url(context.entropy.token(PASSWORD_BYTES)) if password else ""
     key = password_key(secret) if password else SigningKey.from_seed(context.entropy.token(32))
     grant = issue.issue(

@@ -11,7 +11,7 @@ from authd.config import DEFAULT_GRPC, DEFAULT_HTTP, DEFAULT_PEER, parse_endpoin
 from authd.core.claims import Kind
 from authd.core.grants import Grant
 from authd.core.roots import Root
-from authd.errors import StoreError
+from authd.errors import ConflictError
 from authd.node_file import NodeFile, node_file_path, save_node_file
 from authd.service.ports import StoredStatement
 from authd.store.keystore import write_private
@@ -30,10 +30,10 @@ def refuse_existing(context: Context) -> None:
     """Refuse a state directory that is in use.
 
     Raises:
-        StoreError: It is.
+        ConflictError: It is.
     """
     if node_file_path(context.state_dir).exists():
-        raise StoreError(
+        raise ConflictError(
             f"`{context.state_dir}` belongs to a daemon already: choose another with --state",
         )
 

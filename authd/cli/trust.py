@@ -13,7 +13,7 @@ from authd.config import load_settings
 from authd.core.encoding import encode_base64url
 from authd.core.identity import parse_id
 from authd.core.topics import check_granted_filter
-from authd.errors import ConfigError, FormatError, NoResponseError, StoreError
+from authd.errors import ConfigError, ConflictError, FormatError, NoResponseError
 from authd.service.issuing import Bundle, decode_bundle
 from authd.store.keystore import write_private
 
@@ -48,7 +48,7 @@ def add(
     bundle = _read_bundle(root) if root else None
     before = context.config_path.read_text("utf-8")
     if f"[domains.{name}]" in before:
-        raise StoreError(f"`{context.config_path}` has a domain `{name}` already")
+        raise ConflictError(f"`{context.config_path}` has a domain `{name}` already")
     quoted = ", ".join(f'"{one}"' for one in prefix)
     after = f'{before.rstrip()}\n\n[domains.{name}]\nid = "{domain}"\nprefix = [{quoted}]\n'
     write_private(context.config_path, f'{after}stale = "{stale}"\n', overwrite=True)

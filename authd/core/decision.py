@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from authd.core import limits
 from authd.core.encoding import encode_base64url
-from authd.core.grants import ClientIdRule, Form, Grant, is_client_id
+from authd.core.grants import ClientIdMatch, ClientIdRule, Form, Grant, is_client_id
 from authd.core.identity import DomainId, PublicKey, StatementId, key_id_text, looks_like_key_id
 from authd.core.paths import Evaluation, Failure, Path
 from authd.core.policy import Policy
@@ -251,10 +251,10 @@ def _entries_of(
 
 
 def _ended(path: Path) -> Failure:
-    client_rights = any(entry.actions & (Action.PUB | Action.SUB) for entry in path.scope)
-    if not client_rights:
+    topics = [entry for entry in path.scope if not entry.topic_filter.startswith(AUTHD_PREFIX)]
+    if not any(entry.actions & (Action.PUB | Action.SUB) for entry in topics):
         return Failure(ReasonCode.NOT_GRANTED, "the grants name no topic to publish or subscribe")
-    names = ", ".join(f"`{entry.topic_filter}`" for entry in path.scope)
+    names = ", ".join(f"`{entry.topic_filter}`" for entry in topics)
     return Failure(
         ReasonCode.STALE,
         f"{names}: the news from the domain is older than the strictest prefix here allows",
@@ -302,12 +302,18 @@ def _unmet_client_id(path: Path, proof: VerifiedProof) -> Failure | None:
             ReasonCode.CLIENT_ID_REFUSED,
             f"client id `{client_id}` is the id of another key",
         )
-    rules: list[ClientIdRule] = [grant.client_id for grant in path.grants if grant.client_id]
+    rules: list[ClientIdRule] = [
+        grant.client_id
+        for grant in path.grants
+        # Whoever lets another domain in cannot have meant that it may use any client id here.
+        if grant.client_id
+        and (len(path.domains) == 1 or grant.client_id.match is not ClientIdMatch.ANY)
+    ]
     if not rules:
         return Failure(
             ReasonCode.CLIENT_ID_REFUSED,
-            f"the grant has no client-id rule, so only client id `{own_id}` is allowed,"
-            f" not `{client_id}`",
+            f"the grant has no client-id rule that counts here, so only client id `{own_id}` is"
+            f" allowed, not `{client_id}`",
         )
     refusing = next((rule for rule in rules if not rule.allows(client_id)), None)
     if refusing is None:
@@ -392,10 +398,10 @@ def conclude(
         takeover: This is authd itself, taking over a client id to end its session; it needs no
             right and gets none.
     """
-    if not rights.entries and not (takeover and asked is None):
-        return deny(ReasonCode.NOT_GRANTED, "no right is left", key=key)
     if lease_until <= now:
         return deny(ReasonCode.LEASE_ENDED, "the lease of the rights has ended", key=key)
+    if not rights.entries and not (takeover and asked is None):
+        return deny(ReasonCode.NOT_GRANTED, "no right is left", key=key)
     matched = ""
     if asked is not None:
         entry = rights.find(*asked)

@@ -1,9 +1,9 @@
 """Paths: from the root of a domain, over at most four grants, to a key.
 
 Two stages. *Formation* drops edges that do not count now: expired, not yet valid, revoked, signed
-by a root key, or in or beyond a domain that is not usable. *Search* climbs from the subject to
-authorities, with depth respected, in one fixed order and with counted work: a limit leaves paths
-out, so it may under-grant, but it never voids what was found and never allows.
+by a root key of a domain on the path, or in or beyond a domain that is not usable. *Search* climbs
+from the subject to authorities, with depth respected, in one fixed order and with counted work: a
+limit leaves paths out, so it may under-grant, but it never voids what was found and never allows.
 
 Crossing a domain id goes through one authority entry of that domain's newest root, which narrows
 scope, depth and expiry like a grant but counts neither as one of the four nor for depth.
@@ -15,12 +15,12 @@ from typing import TypeAlias
 
 from authd.core import limits
 from authd.core.encoding import encode_base64url
-from authd.core.grants import Grant
+from authd.core.grants import DomainSubject, Grant, KeySubject, Subject
 from authd.core.identity import DomainId, PublicKey, key_id, key_id_text
 from authd.core.policy import Policy
 from authd.core.roots import Authority, Root
 from authd.core.topics import Scope, meet_scopes
-from authd.core.trust import Freshness, TrustState
+from authd.core.trust import Freshness, TrustState, subject_id
 from authd.errors import ReasonCode
 
 Link: TypeAlias = "Grant | _Entry"
@@ -128,7 +128,7 @@ def find_paths(
     if not state.grants_to(key_id(key)):
         search.fail(ReasonCode.UNKNOWN_KEY, f"no grant for key `{key_id_text(key)}` is known here")
         return search.result()
-    for chain in search.climb(key_id(key), (), crossed=0):
+    for chain in search.climb(KeySubject(key), ()):
         search.conclude(chain, key)
         if len(search.paths) >= limits.MAX_PATHS:
             search.truncated = True
@@ -171,29 +171,21 @@ class _Search:
 
     # --- search ---------------------------------------------------------------------------
 
-    def climb(
-        self,
-        subject: bytes,
-        below: tuple[Link, ...],
-        *,
-        crossed: int,
-    ) -> Iterator[tuple[Link, ...]]:
-        """Yield chains of links, root side first, that end at the subject of ``below``."""
-        for grant in self.state.grants_to(subject):
+    def climb(self, subject: Subject, below: tuple[Link, ...]) -> Iterator[tuple[Link, ...]]:
+        """Yield chains of links, root side first: grants to ``subject`` above ``below``."""
+        for grant in self.state.grants_to(subject_id(subject)):
             if self.steps_left <= 0:
                 self.truncated = True
                 return
             self.steps_left -= 1
             chain: tuple[Link, ...] = (grant, *below)
-            if self._counts(grant) and self._fits(chain):
-                yield from self._from_issuer(grant.issuer, chain, crossed=crossed)
+            if self._is_to(grant, subject) and self._counts(grant) and self._fits(chain):
+                yield from self._from_issuer(grant.issuer, chain)
 
     def _from_issuer(
         self,
         issuer: PublicKey,
         chain: tuple[Link, ...],
-        *,
-        crossed: int,
     ) -> Iterator[tuple[Link, ...]]:
         found = False
         for root, authority in self.state.authorities_with(issuer):
@@ -206,10 +198,10 @@ class _Search:
                 yield entry
             if self.state.grants_to(root.domain):
                 found = True
-                yield from self.climb(root.domain, entry, crossed=crossed + 1)
+                yield from self.climb(DomainSubject(root.domain), entry)
         if self.state.grants_to(key_id(issuer)):
             found = True
-            yield from self.climb(key_id(issuer), chain, crossed=crossed)
+            yield from self.climb(KeySubject(issuer), chain)
         if not found:
             self.fail(
                 ReasonCode.UNTRUSTED,
@@ -235,13 +227,22 @@ class _Search:
 
     # --- formation ------------------------------------------------------------------------
 
+    def _is_to(self, grant: Grant, subject: Subject) -> bool:
+        # Keys and domains are filed under 16 bytes alike, and an issuer may write any 16 bytes for
+        # a domain: a grant to a "domain" of a key's id is no grant to that key.
+        if grant.subject == subject:
+            return True
+        self.fail(
+            ReasonCode.UNTRUSTED,
+            f"a grant by {_id(grant.issuer)} names a key as if it were a domain, or the reverse",
+        )
+        return False
+
     def _counts(self, grant: Grant) -> bool:
         issuer = _id(grant.issuer)
         revoked = self.state.grant_revocation(grant) or self.state.self_revocation(grant.issuer)
         if revoked is not None:
             self.fail(ReasonCode.REVOKED, f"a grant by {issuer} is revoked{_why(revoked.reason)}")
-        elif grant.issuer in self.state.root_keys:
-            self.fail(ReasonCode.UNTRUSTED, f"{issuer} is a root key: those sign only roots")
         elif grant.issued_at > self.now + limits.MAX_ISSUED_AHEAD_S:
             self.fail(
                 ReasonCode.NOT_YET_VALID,
@@ -291,7 +292,10 @@ class _Search:
         if len(entries) - 1 > start.hops:
             self.fail(ReasonCode.UNTRUSTED, f"a path crosses more than {start.hops} domain ids")
             return
-        if len(set(keys)) != len(keys) or self._revoked_by_revoker(chain, key):
+        if len(set(keys)) != len(keys):
+            self.fail(ReasonCode.UNTRUSTED, "a path passes one key twice")
+            return
+        if self._signed_by_root_key(entries, grants) or self._revoked_by_revoker(chain, key):
             return
         scope = self._scope_of(chain, start.scope)
         if not scope:
@@ -315,6 +319,20 @@ class _Search:
     def _keys_of(self, chain: tuple[Link, ...], key: PublicKey) -> tuple[PublicKey, ...]:
         issuers = [link.issuer for link in chain if isinstance(link, Grant)]
         return (*issuers, key)
+
+    def _signed_by_root_key(self, entries: list[_Entry], grants: tuple[Grant, ...]) -> bool:
+        # Only domains on the path are asked: any domain may *list* any key as its root key, and
+        # must not be able to void the grants of others by that.
+        for entry in entries:
+            root_keys = self.state.root_keys_of(entry.root.domain)
+            for grant in grants:
+                if grant.issuer in root_keys:
+                    self.fail(
+                        ReasonCode.UNTRUSTED,
+                        f"{_id(grant.issuer)} is a root key: those sign only roots",
+                    )
+                    return True
+        return False
 
     def _revoked_by_revoker(self, chain: tuple[Link, ...], key: PublicKey) -> bool:
         for place, link in enumerate(chain):

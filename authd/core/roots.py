@@ -215,7 +215,9 @@ def _check_claims(root: RootClaims) -> None:
             1 <= root.threshold <= len(root.root_keys)
         ),
         "an authority stands twice": len(authority_keys) != len(root.authorities),
-        "a root key is also an authority": bool(authority_keys & set(root.root_keys)),
+        "a root key has another part as well": not set(root.root_keys).isdisjoint(
+            {*authority_keys, *root.heartbeat_keys, root.publisher, root.next_publisher},
+        ),
         "there are not 1, 3 or 5 distinct heartbeat keys": (
             len(root.heartbeat_keys) not in limits.HEARTBEAT_KEY_COUNTS
             or len(set(root.heartbeat_keys)) != len(root.heartbeat_keys)

@@ -237,7 +237,7 @@ def verify_broker(data: bytes) -> Broker:
         data: Untrusted; at most ``limits.MAX_BROKER_BYTES`` bytes.
 
     Raises:
-        LimitError: Too long.
+        LimitError: Too long, or it expires before it is issued.
         FormatError: Not the canonical form of a broker statement.
         WeakKeyError: The issuer fails the point check.
         SignatureError: The signature does not verify.
@@ -256,6 +256,8 @@ def verify_broker(data: bytes) -> Broker:
         expires_at=claims.uint(Claim.EXP, most=MAX_TIME),
     )
     claims.finish()
+    if broker.issued_at >= broker.expires_at:
+        raise LimitError("broker: it expires before it is issued")
     return broker
 
 

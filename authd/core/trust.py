@@ -45,14 +45,15 @@ class TrustState:
 
     Attributes:
         roots: Newest root by domain.
-        root_keys: Every key that was ever a root key here; grants signed by one are void.
+        root_keys: By domain, every key that was ever a root key of it here; a grant signed by one
+            is void on paths of that domain.
         grants: By subject id, in the order (issuer, newest first).
         revocations: By statement id.
         by_target: Revocations by what they name: 16 bytes a grant, 32 a key.
     """
 
     roots: Map[DomainId, Root] = field(default_factory=Map)
-    root_keys: frozenset[PublicKey] = frozenset()
+    root_keys: Map[DomainId, frozenset[PublicKey]] = field(default_factory=Map)
     grants: Map[bytes, tuple[Grant, ...]] = field(default_factory=Map)
     revocations: Map[StatementId, Revoke] = field(default_factory=Map)
     by_target: Map[bytes, tuple[Revoke, ...]] = field(default_factory=Map)
@@ -93,11 +94,16 @@ class TrustState:
             if root.version == held.version and root.statement_id != held.statement_id:
                 raise EquivocationError(f"two valid roots of version {root.version}")
             raise StaleRecordError(f"root version {root.version} where {held.version} is held")
+        root_keys = self.root_keys_of(root.domain) | set(root.root_keys)
         return replace(
             self,
             roots=self.roots.set(root.domain, root),
-            root_keys=self.root_keys | set(root.root_keys),
+            root_keys=self.root_keys.set(root.domain, root_keys),
         )
+
+    def root_keys_of(self, domain: DomainId) -> frozenset[PublicKey]:
+        """Return every key that was ever a root key of a domain here."""
+        return self.root_keys.get(domain, frozenset())
 
     def grants_to(self, subject: bytes) -> tuple[Grant, ...]:
         """Return the grants held for a key id or domain id, whether they count or not."""

@@ -6,6 +6,7 @@ before its sender's admission was checked.
 """
 
 import asyncio
+import ipaddress
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -49,6 +50,7 @@ _MAX_WAIT_S: Final = 2.0
 _MAX_GREETING_ROUNDS: Final = 8
 _MAX_COOKIES: Final = 4_096
 _MAX_PENDING: Final = 4_096
+_PREFIX_BYTES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,13 @@ class _Pending:
 def chance(entropy: Entropy) -> float:
     """Draw from [0, 1)."""
     return int.from_bytes(entropy.token(4), "big") / 2**32
+
+
+def _rate_key(host: str) -> str:
+    # A host has all of an IPv6 /64 at its disposal (RFC 4291 §2.5.1).
+    if ":" not in host:
+        return host
+    return ipaddress.IPv6Address(host.partition("%")[0]).packed[:_PREFIX_BYTES].hex()
 
 
 class Dialogue:
@@ -119,7 +128,7 @@ class Dialogue:
         monotonic = self._clock.monotonic()
         if len(data) > MAX_DATAGRAM_BYTES:
             self.refusals["size"] += 1
-        elif not self._limiter.allows(address[0], now=monotonic):
+        elif not self._limiter.allows(_rate_key(address[0]), now=monotonic):
             self.refusals["rate"] += 1
         else:
             try:

@@ -10,7 +10,7 @@ from authd.dht.dialogue import Dialogue
 from authd.dht.lookup import REPLICAS, Finding, Lookup
 from authd.dht.messages import Find, Found, Store, Stored, Verdict
 from authd.dht.table import Contact, Table
-from authd.errors import AuthdError, FormatError, NetworkError
+from authd.errors import AuthdError, FormatError
 from authd.service.ports import Clock
 
 _DEAD_S: Final = 10.0
@@ -150,6 +150,6 @@ class Search:
         try:
             store = Store(token=finding.token, record=encoded)
             answer = await self._dialogue.converse(finding.contact, store)
-        except NetworkError:
+        except AuthdError:
             return None
         return answer.message.verdict if isinstance(answer.message, Stored) else None

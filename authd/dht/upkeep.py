@@ -15,7 +15,7 @@ from authd.dht.search import Search
 from authd.dht.shelf import Shelf
 from authd.dht.table import Contact, Table
 from authd.dht.udp import Endpoint, address_text
-from authd.errors import AuthdError, NetworkError, StoreError
+from authd.errors import AuthdError, StoreError
 from authd.service.ports import Clock, Entropy
 
 FRESH_COPIES: Final = 8
@@ -113,7 +113,7 @@ class Upkeep:
     async def _greet(self, contact: Contact) -> bool:
         try:
             await self._dialogue.greet(contact)
-        except NetworkError as error:
+        except AuthdError as error:
             _log.debug(
                 "dht.greeting_failed", peer=address_text(contact.address), reason=error.reason
             )
@@ -145,11 +145,8 @@ class Upkeep:
         find = Find(target=record.target, have_seq=record.seq)
         try:
             answer = await self._dialogue.converse(joiner, find)
-        except NetworkError:
-            return False
-        if not isinstance(answer.message, Found):
-            return False
-        try:
+            if not isinstance(answer.message, Found):
+                return False
             finding = self._search.finding(joiner, answer.message, find)
         except AuthdError:
             return False

@@ -8,8 +8,8 @@ from typing import Final, Self
 
 import structlog
 
-from authd.core.identity import PublicKey, SigningKey
-from authd.errors import AuthdError, VerificationError
+from authd.core.identity import PublicKey, SigningKey, key_id_text
+from authd.errors import AuthdError, ConfigError, VerificationError
 from authd.gossip.handshake import HANDSHAKE_S, RUN_BYTES, Introducer, Introduction
 from authd.gossip.messages import (
     MAX_SAMPLES,
@@ -69,7 +69,12 @@ class GossipNode:
             advertise: ``host:port`` told to others; empty: what is bound, if that is one address.
             peers: ``host:port`` of nodes that are always tried.
             repair_s: Seconds between repairs on live streams.
+
+        Raises:
+            ConfigError: An address in ``peers`` or ``advertise`` is not of that form.
         """
+        if advertise and not is_address(advertise):
+            raise ConfigError(f"`{advertise}` is not `host:port`")
         self._key = key
         self._admission = admission
         self._store = store
@@ -78,13 +83,15 @@ class GossipNode:
         self._host, self._port = host, port
         self._advertise = advertise
         self._repair_s = repair_s
-        self._views = Views(own_key=key.public, static=peers)
+        self._views = Views(own_key=key.public)
         self._introducer = Introducer(
             key=key, run=entropy.token(RUN_BYTES), entropy=entropy, admission=admission
         )
         self._peers: dict[PublicKey, Peer] = {}
         self._changed = asyncio.Event()
         self._stack = AsyncExitStack()
+        for address in peers:
+            self.add_peer(address)
 
     # --- life -----------------------------------------------------------------------------
 
@@ -124,7 +131,13 @@ class GossipNode:
         return self._port
 
     def add_peer(self, address: str) -> None:
-        """Always try one more ``host:port``."""
+        """Always try one more ``host:port``.
+
+        Raises:
+            ConfigError: Not of that form.
+        """
+        if not is_address(address):
+            raise ConfigError(f"`{address}` is not `host:port`")
         self._views.add_static(address)
         self._changed.set()
 
@@ -140,11 +153,21 @@ class GossipNode:
     async def push(self, items: Iterable[Item]) -> int:
         """Send statements to the active peers; return how many peers they were handed to."""
         listed = list(items)
+        if not listed:
+            return 0
         return sum(peer.push(listed) for peer in list(self._peers.values()))
 
     def peers(self) -> list[str]:
         """Return the peers with a live stream: ``node id@address``."""
-        return [peer.name for peer in self._peers.values()]
+        return [
+            f"{key_id_text(key)}@{sample.address if sample else peer.address}"
+            for key, peer in self._peers.items()
+            for sample in [self._views.sample(key)]
+        ]
+
+    def known_addresses(self) -> list[str]:
+        """Return where other nodes listen, ``host:port``: what to dial after a restart."""
+        return self._views.addresses()
 
     # --- streams --------------------------------------------------------------------------
 

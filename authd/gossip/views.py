@@ -4,7 +4,6 @@ The active view are the peers with a stream; the passive view are signed samples
 listen. Static addresses are always tried again. All times are monotonic seconds.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -51,10 +50,10 @@ class Allowance:
 class Views:
     """Known addresses, signed samples, and who is connected."""
 
-    def __init__(self, *, own_key: PublicKey, static: Iterable[str] = ()) -> None:
-        """Begin with static addresses, ``host:port``."""
+    def __init__(self, *, own_key: PublicKey) -> None:
+        """Begin with nothing; ``own_key`` is never dialled."""
         self._own_key = own_key
-        self._targets = {address: _Target(address, static=True) for address in static}
+        self._targets: dict[str, _Target] = {}
         self._samples: dict[PublicKey, Sample] = {}
         self._active: set[PublicKey] = set()
 
@@ -100,6 +99,10 @@ class Views:
     def sample(self, key: PublicKey) -> Sample | None:
         """Return where a node listens, if it has said so."""
         return self._samples.get(key)
+
+    def addresses(self) -> list[str]:
+        """Return where other nodes listen, ``host:port``, as far as they have said so."""
+        return [sample.address for sample in self._samples.values()]
 
     def to_dial(self, *, now: float) -> list[str]:
         """Choose addresses to dial now, static ones first; each is to be reported back."""

@@ -36,8 +36,7 @@ class OperatorParts:
     gossip: Gossip
     network: RecordNetwork
     clock: Clock
-    identity: Answer
-    host_behind_s: Callable[[], int]
+    identity: Callable[[], Answer]
 
 
 class Operator:
@@ -66,7 +65,7 @@ class Operator:
         authority, now = self._parts.authority, self._parts.clock.now()
         grants = sum(len(held) for held in authority.state.grants.values())
         return {
-            **self._parts.identity,
+            **self._parts.identity(),
             "domains": [self._domain(root.domain, now) for root in authority.state.roots.values()],
             "grants": grants,
             "revocations": len(authority.state.revocations),
@@ -85,7 +84,7 @@ class Operator:
             "dht_nodes": self._parts.network.stats().peers,
             "unpublished_records": self._parts.publisher.unpublished,
             "alarms": list(authority.alarms),
-            "clock_behind_s": self._parts.host_behind_s(),
+            "clock_behind_s": self._parts.clock.behind_s(),
         }
 
     def _domain(self, domain: bytes, now: int) -> Answer:

@@ -20,7 +20,7 @@ from nacl.utils import random as random_bytes
 
 from authd.core.encoding import decode_base64url, encode_base64url
 from authd.core.identity import SigningKey
-from authd.errors import ConfigError, FormatError, StoreError
+from authd.errors import ConfigError, ConflictError, FormatError, StoreError
 
 _FORMAT: Final = "authd/key/1"
 ROOT: Final = "root"
@@ -86,7 +86,8 @@ class Keystore:
         """Write a new key; an existing one is never overwritten.
 
         Raises:
-            StoreError: It exists already or cannot be written.
+            ConflictError: It exists already.
+            StoreError: It cannot be written.
         """
         key = SigningKey.from_seed(seed)
         content: dict[str, str] = {"format": _FORMAT, "public": encode_base64url(key.public)}
@@ -211,7 +212,8 @@ def write_private(path: Path, text: str, *, overwrite: bool) -> None:
     """Write a file that only its owner can read, whole or not at all.
 
     Raises:
-        StoreError: It exists and ``overwrite`` is false, or it cannot be written.
+        ConflictError: It exists and ``overwrite`` is false.
+        StoreError: It cannot be written.
     """
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
@@ -228,7 +230,7 @@ def write_private(path: Path, text: str, *, overwrite: bool) -> None:
         else:
             os.link(temporary, path)
     except FileExistsError as error:
-        raise StoreError(f"`{path}` exists already and is never overwritten") from error
+        raise ConflictError(f"`{path}` exists already and is never overwritten") from error
     except OSError as error:
         raise StoreError(f"cannot write `{path}`: {error.strerror}") from error
     finally:

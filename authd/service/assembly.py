@@ -1,0 +1,172 @@
+"""The service as one value: every use case wired to the ports it is given."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from authd.core.identity import DomainId, PublicKey, SigningKey, key_id
+from authd.core.policy import Policy
+from authd.service.attachment import Attachment
+from authd.service.authority import Authority, Change
+from authd.service.brokers import BrokerEntry, Brokers
+from authd.service.decider import Decider, DeciderParts, Observer
+from authd.service.enforcement import Enforcement
+from authd.service.evictions import Evictions
+from authd.service.finder import Finder
+from authd.service.heartbeats import Heartbeats
+from authd.service.operator import Answer, Operator, OperatorParts
+from authd.service.ports import Clock, Entropy, ReplayStore, SessionStore, StatementStore
+from authd.service.publisher import Publisher, RecordStore
+from authd.service.sessions import Sessions
+
+
+class Store(StatementStore, ReplayStore, SessionStore, RecordStore, Protocol):
+    """All that survives, in one object."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ingredients:
+    """What a service is made of.
+
+    Attributes:
+        store: What survives.
+        clock: The time.
+        entropy: Randomness.
+        own: The domain of this daemon.
+        policy: Which domains count here.
+        brokers: Configured broker entries.
+        heartbeat_key: This daemon's heartbeat key, if it has one.
+        replicate: Whether own-domain device grants travel by gossip; if not, a key without an
+            issuer hint is looked up in the DHT.
+        not_before: Proofs dated up to this moment are refused; 0 after a clean stop.
+        observer: Told of every CONNECT decision.
+        identity: What status shows of this daemon.
+    """
+
+    store: Store
+    clock: Clock
+    entropy: Entropy
+    own: DomainId
+    policy: Policy
+    brokers: tuple[BrokerEntry, ...]
+    heartbeat_key: SigningKey | None
+    replicate: bool
+    not_before: int
+    observer: Observer
+    identity: Callable[[], Answer]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """Everything between the store and the edges."""
+
+    authority: Authority
+    brokers: Brokers
+    sessions: Sessions
+    enforcement: Enforcement
+    evictions: Evictions
+    finder: Finder
+    publisher: Publisher
+    decider: Decider
+    operator: Operator
+    attachment: Attachment
+
+
+def assemble(made_of: Ingredients) -> Service:
+    """Wire the service and read what the store holds.
+
+    Raises:
+        StoreError: The store cannot be read or written.
+    """
+    clock, store = made_of.clock, made_of.store
+    authority = _authority(made_of)
+    attachment, brokers = Attachment(), Brokers(made_of.brokers)
+    sessions = Sessions(store=store, clock=clock, entropy=made_of.entropy)
+    evictions = Evictions(clock=clock, entropy=made_of.entropy, sessions=sessions)
+    enforcement = Enforcement(
+        authority=authority,
+        brokers=brokers,
+        sessions=sessions,
+        evictions=evictions,
+        clock=clock,
+    )
+    finder = Finder(
+        authority=authority,
+        network=attachment,
+        clock=clock,
+        guess_issuer=not made_of.replicate,
+    )
+    authority.subscribe(lambda change: _forget_misses(finder, change))
+    publisher = Publisher(
+        authority=authority,
+        gossip=attachment,
+        network=attachment,
+        store=store,
+        clock=clock,
+    )
+    publisher.load()
+    decider = Decider(
+        DeciderParts(
+            authority=authority,
+            brokers=brokers,
+            sessions=sessions,
+            enforcement=enforcement,
+            evictions=evictions,
+            finder=finder,
+            replay=store,
+            clock=clock,
+            observer=made_of.observer,
+            not_before=made_of.not_before,
+        ),
+    )
+    # A head of our own first: a one-daemon domain is fresh from its first moment on.
+    authority.beat()
+    enforcement.restore()
+    operator = Operator(
+        OperatorParts(
+            authority=authority,
+            brokers=brokers,
+            decider=decider,
+            publisher=publisher,
+            sessions=sessions,
+            gossip=attachment,
+            network=attachment,
+            clock=clock,
+            identity=made_of.identity,
+        ),
+    )
+    return Service(
+        authority=authority,
+        brokers=brokers,
+        sessions=sessions,
+        enforcement=enforcement,
+        evictions=evictions,
+        finder=finder,
+        publisher=publisher,
+        decider=decider,
+        operator=operator,
+        attachment=attachment,
+    )
+
+
+def _authority(made_of: Ingredients) -> Authority:
+    authority = Authority(
+        store=made_of.store,
+        clock=made_of.clock,
+        policy=made_of.policy,
+        heartbeats=Heartbeats(
+            store=made_of.store,
+            clock=made_of.clock,
+            own_domain=made_of.own,
+            key=made_of.heartbeat_key,
+        ),
+        replicate_devices=made_of.replicate,
+    )
+    authority.load()
+    return authority
+
+
+def _forget_misses(finder: Finder, change: Change) -> None:
+    for revoke in change.revocations:
+        if revoke.is_key:
+            finder.forget_miss(key_id(PublicKey(revoke.target)))
