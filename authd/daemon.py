@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -46,6 +47,8 @@ from authd.systemd import notify, watchdog_s
 _TICK_S: Final = 1.0
 _OUTBOX_S: Final = 1.0
 _FLOOR_EVERY_TICKS: Final = 30
+# Enough to find the network again after a restart.
+_MAX_REMEMBERED_PEERS: Final = 64
 _log = structlog.get_logger("authd")
 
 
@@ -74,6 +77,7 @@ class Daemon:
         self._network_wanted = asyncio.Event()
         self._problems: dict[str, str] = {}
         self._fingerprints: Mapping[bytes, str] = {}
+        self._known_peers: Callable[[], list[str]] = list
         self._read_brokers()
 
     def _read_brokers(self) -> None:
@@ -332,7 +336,8 @@ class Daemon:
     async def _network(self, store: SqliteStore) -> AsyncIterator[tuple[DhtNode, GossipNode]]:
         settings, authority = self._settings, self._service.authority
         host, _, port = settings.peer.rpartition(":")
-        peers = list(dict.fromkeys([*settings.static_peers, *self._node.peers]))
+        known = json.loads(store.meta("peers") or "[]")
+        peers = list(dict.fromkeys([*settings.static_peers, *self._node.peers, *known]))
         admission = Admission(authority, self._node_key.public)
         async with (
             DhtNode(
@@ -357,11 +362,13 @@ class Daemon:
                 advertise=settings.advertise,
             ) as gossip,
         ):
-            authority.subscribe(lambda change: _drop_revoked(change, admission, dht, gossip))
+            authority.subscribe(lambda change: _follow(change, admission, dht, gossip))
             self._service.attachment.attach(dht, gossip)
+            self._known_peers = lambda: [*dht.neighbours(), *gossip.known_addresses()]
             try:
                 yield dht, gossip
             finally:
+                self._known_peers = list
                 self._service.attachment.detach()
 
     # --- upkeep ---------------------------------------------------------------------------
@@ -394,11 +401,17 @@ class Daemon:
         while True:
             if ticks % _FLOOR_EVERY_TICKS == 0:
                 store.set_meta("floor", str(self._clock.now()))
+                self._remember_peers(store)
             self._measure()
             if beat_s is not None:
                 notify("WATCHDOG=1")
             ticks += 1
             await asyncio.sleep(_TICK_S)
+
+    def _remember_peers(self, store: SqliteStore) -> None:
+        peers = list(dict.fromkeys(self._known_peers()))[:_MAX_REMEMBERED_PEERS]
+        if peers:
+            store.set_meta("peers", json.dumps(peers))
 
     def _measure(self) -> None:
         service, figures = self._service, self._observations.figures
@@ -453,12 +466,15 @@ class Admission:
         self._authority.learn_grants(grants)
 
 
-def _drop_revoked(
+def _follow(
     change: Change,
     admission: Admission,
     dht: DhtNode,
     gossip: GossipNode,
 ) -> None:
+    """Let the network edges act on a change: revoked nodes go, absences are asked for anew."""
+    if change.grants:
+        dht.forget_misses()
     for revoke in change.revocations:
         key = _revoked_key(revoke)
         if key is not None and not admission.admits(key):

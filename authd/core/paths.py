@@ -24,6 +24,8 @@ from authd.core.trust import Freshness, TrustState, subject_id
 from authd.errors import ReasonCode
 
 Link: TypeAlias = "Grant | _Entry"
+_Open: TypeAlias = tuple[Subject, tuple[Link, ...]]
+"""Where to go on: whose grants to look at, and the chain below."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ def find_paths(
     if not state.grants_to(key_id(key)):
         search.fail(ReasonCode.UNKNOWN_KEY, f"no grant for key `{key_id_text(key)}` is known here")
         return search.result()
-    for chain in search.climb(KeySubject(key), ()):
+    for chain in search.chains(key):
         search.conclude(chain, key)
         if len(search.paths) >= limits.MAX_PATHS:
             search.truncated = True
@@ -171,22 +173,33 @@ class _Search:
 
     # --- search ---------------------------------------------------------------------------
 
-    def climb(self, subject: Subject, below: tuple[Link, ...]) -> Iterator[tuple[Link, ...]]:
-        """Yield chains of links, root side first: grants to ``subject`` above ``below``."""
-        for grant in self.state.grants_to(subject_id(subject)):
-            if self.steps_left <= 0:
-                self.truncated = True
-                return
-            self.steps_left -= 1
-            chain: tuple[Link, ...] = (grant, *below)
-            if self._is_to(grant, subject) and self._counts(grant) and self._fits(chain):
-                yield from self._from_issuer(grant.issuer, chain)
+    def chains(self, key: PublicKey) -> Iterator[tuple[Link, ...]]:
+        """Yield chains of links, root side first, that lead to ``key``; shorter ones first.
+
+        Level by level, so that a bush of grants somewhere above cannot use up the steps before the
+        short paths were seen.
+        """
+        level: list[_Open] = [(KeySubject(key), ())]
+        while level:
+            above: list[_Open] = []
+            for subject, below in level:
+                for grant in self.state.grants_to(subject_id(subject)):
+                    if self.steps_left <= 0:
+                        self.truncated = True
+                        return
+                    self.steps_left -= 1
+                    chain: tuple[Link, ...] = (grant, *below)
+                    if self._counts(grant, subject) and self._joins(chain, key):
+                        yield from self._from_issuer(grant.issuer, chain, above)
+            level = above
 
     def _from_issuer(
         self,
         issuer: PublicKey,
         chain: tuple[Link, ...],
+        above: list["_Open"],
     ) -> Iterator[tuple[Link, ...]]:
+        """Yield the chain where it is complete; add to ``above`` where to go on."""
         found = False
         for root, authority in self.state.authorities_with(issuer):
             entry = (_Entry(root, authority), *chain)
@@ -198,15 +211,22 @@ class _Search:
                 yield entry
             if self.state.grants_to(root.domain):
                 found = True
-                yield from self.climb(DomainSubject(root.domain), entry)
+                above.append((DomainSubject(root.domain), entry))
         if self.state.grants_to(key_id(issuer)):
             found = True
-            yield from self.climb(KeySubject(issuer), chain)
+            above.append((KeySubject(issuer), chain))
         if not found:
             self.fail(
                 ReasonCode.UNTRUSTED,
                 f"issuer {_id(issuer)} is not an authority of a trusted domain and holds no grant",
             )
+
+    def _joins(self, chain: tuple[Link, ...], key: PublicKey) -> bool:
+        keys = _keys_of(chain, key)
+        if keys[0] in keys[1:]:
+            self.fail(ReasonCode.UNTRUSTED, f"a path passes key {_id(keys[0])} twice")
+            return False
+        return self._fits(chain)
 
     def _fits(self, chain: tuple[Link, ...]) -> bool:
         grants_after = 0
@@ -227,21 +247,14 @@ class _Search:
 
     # --- formation ------------------------------------------------------------------------
 
-    def _is_to(self, grant: Grant, subject: Subject) -> bool:
-        # Keys and domains are filed under 16 bytes alike, and an issuer may write any 16 bytes for
-        # a domain: a grant to a "domain" of a key's id is no grant to that key.
-        if grant.subject == subject:
-            return True
-        self.fail(
-            ReasonCode.UNTRUSTED,
-            f"a grant by {_id(grant.issuer)} names a key as if it were a domain, or the reverse",
-        )
-        return False
-
-    def _counts(self, grant: Grant) -> bool:
+    def _counts(self, grant: Grant, subject: Subject) -> bool:
         issuer = _id(grant.issuer)
         revoked = self.state.grant_revocation(grant) or self.state.self_revocation(grant.issuer)
-        if revoked is not None:
+        if grant.subject != subject:
+            # Keys and domains are filed under 16 bytes alike, and an issuer may write any 16 bytes
+            # for a domain: a grant to a "domain" of a key's id is no grant to that key.
+            self.fail(ReasonCode.UNTRUSTED, f"a grant by {issuer} names a key as a domain")
+        elif revoked is not None:
             self.fail(ReasonCode.REVOKED, f"a grant by {issuer} is revoked{_why(revoked.reason)}")
         elif grant.issued_at > self.now + limits.MAX_ISSUED_AHEAD_S:
             self.fail(
@@ -288,12 +301,8 @@ class _Search:
         entries = [link for link in chain if isinstance(link, _Entry)]
         grants = tuple(link for link in chain if isinstance(link, Grant))
         start = self.policy.domains[entries[0].root.domain]
-        keys = self._keys_of(chain, key)
         if len(entries) - 1 > start.hops:
             self.fail(ReasonCode.UNTRUSTED, f"a path crosses more than {start.hops} domain ids")
-            return
-        if len(set(keys)) != len(keys):
-            self.fail(ReasonCode.UNTRUSTED, "a path passes one key twice")
             return
         if self._signed_by_root_key(entries, grants) or self._revoked_by_revoker(chain, key):
             return
@@ -309,16 +318,12 @@ class _Search:
             Path(
                 domains=tuple(entry.root.domain for entry in entries),
                 grants=grants,
-                keys=keys,
+                keys=_keys_of(chain, key),
                 scope=scope,
                 expires_at=min(map(_expires_at, chain)),
                 depth=_depth_left(chain),
             ),
         )
-
-    def _keys_of(self, chain: tuple[Link, ...], key: PublicKey) -> tuple[PublicKey, ...]:
-        issuers = [link.issuer for link in chain if isinstance(link, Grant)]
-        return (*issuers, key)
 
     def _signed_by_root_key(self, entries: list[_Entry], grants: tuple[Grant, ...]) -> bool:
         # Only domains on the path are asked: any domain may *list* any key as its root key, and
@@ -338,7 +343,7 @@ class _Search:
         for place, link in enumerate(chain):
             if not isinstance(link, _Entry):
                 continue
-            for below in self._keys_of(chain[place:], key):
+            for below in _keys_of(chain[place:], key):
                 revoked = self.state.revoker_revocation(below, link.authority)
                 if revoked is not None:
                     self.fail(
@@ -354,6 +359,11 @@ class _Search:
             narrower = link.scope if isinstance(link, Grant) else link.authority.scope
             scope = meet_scopes(scope, narrower)
         return scope
+
+
+def _keys_of(chain: tuple[Link, ...], key: PublicKey) -> tuple[PublicKey, ...]:
+    issuers = [link.issuer for link in chain if isinstance(link, Grant)]
+    return (*issuers, key)
 
 
 def _expires_at(link: Link) -> int:

@@ -465,8 +465,11 @@ class Authority:
         )
 
     def learn_grants(self, grants: Iterable[bytes]) -> None:
-        """Take in grants that a peer shows for its admission; bad ones are left out."""
-        self.receive([Item(Kind.GRANT, data) for data in grants], source="gossip")
+        """Take in grants that a peer shows for its admission; bad ones are left out.
+
+        Nobody has vouched for the peer yet, so nothing it shows may wait in the buffer.
+        """
+        self.receive([Item(Kind.GRANT, data) for data in grants], source="stapled")
 
     def path_grants(self, key: PublicKey, power: str) -> list[bytes]:
         """Return the grants of a path that gives ``key`` a power, root side first."""
