@@ -1,9 +1,12 @@
-"""What holds for every test: in continuous integration a missing component is a failure."""
+"""What holds for every test: a missing component is a failure in CI, and figures are printed."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from typing import Final
 
 import pytest
+
+_FIGURES: Final = pytest.StashKey[list[str]]()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -14,3 +17,21 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         report.outcome = "failed"
         report.longrepr = f"skipped in continuous integration: {report.longrepr}"
     return report
+
+
+@pytest.fixture
+def figures(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Collect lines with measured figures; they are printed at the end of the run."""
+    return pytestconfig.stash.setdefault(_FIGURES, []).append
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter,
+    config: pytest.Config,
+) -> None:
+    """Print the figures that tests measured."""
+    lines = config.stash.get(_FIGURES, [])
+    if lines:
+        terminalreporter.section("figures")
+    for line in lines:
+        terminalreporter.write_line(line)
