@@ -332,6 +332,7 @@ class Script:
         self._tell.claim("its evidence says where from", ok=source == "dht", detail=source)
         self._stage.start_daemon(self.a)
         self._stage.await_status(self.a, _fresh, what="A is fresh again")
+        self._stage.await_status(self.a, _has_peers, what="A has found its peers again")
         self._stage.await_status(self.a, _attached, what="A's plugin is attached again")
         with self._client(self.a, self.thermo) as thermo:
             self._until(lambda: thermo.accepted > 0)
@@ -417,6 +418,10 @@ def _three_heartbeats(status: dict[str, Any]) -> bool:
 def _fresh(status: dict[str, Any]) -> bool:
     domain = status["domains"][0]
     return bool(domain["fresh"]) and domain["root_version"] == 2  # noqa: PLR2004 - with three heartbeat keys
+
+
+def _has_peers(status: dict[str, Any]) -> bool:
+    return len(status["peers"]) >= 2  # noqa: PLR2004 - B and C; D may be on its way
 
 
 def _attached(status: dict[str, Any]) -> bool:
