@@ -1,0 +1,20 @@
+/* Carrying out what the daemon says, on the broker thread. */
+#ifndef AUTHD_APPLY_H
+#define AUTHD_APPLY_H
+
+#include "context.h"
+
+/* Apply waiting events in order until none is left or `until_us` (clock_us()) has come. Denies at once, kicks later:
+ * safe inside any callback. */
+void apply_events(struct authd *authd, int64_t until_us);
+
+/* Queue the kick of online sessions whose lease has ended; their messages are denied by the clock alone. */
+void apply_lease_ends(struct authd *authd, int64_t now_ms);
+
+/* Carry out queued kicks. Only from TICK: the broker frees the client that it kicks. */
+void apply_kicks(struct authd *authd, int64_t until_us);
+
+/* Hand the next part of the table to the reporter if a snapshot asked for it and there is room. */
+void apply_sync(struct authd *authd);
+
+#endif

@@ -1,0 +1,35 @@
+/* Broker headers, and the few things that differ between Mosquitto 2.0 and 2.1.
+ *
+ * Built against either header set: 2.0 wants `mosquitto_broker.h` before `mosquitto_plugin.h`, 2.1 wants
+ * `mosquitto.h` alone. Nothing outside compat.[ch] knows which of the two it is. */
+#ifndef AUTHD_COMPAT_H
+#define AUTHD_COMPAT_H
+
+#if defined(__has_include) && __has_include(<mosquitto/broker_plugin.h>)
+#include <mosquitto.h>
+#else
+#include <mosquitto_broker.h>
+#include <mosquitto_plugin.h>
+#ifndef LIBMOSQUITTO_MAJOR
+#include <mosquitto.h>
+#endif
+#endif
+
+#include <stdbool.h>
+
+/* True if the running broker is 2.1 or newer (judged by a symbol that only 2.1 exports). */
+bool compat_is_2_1(void);
+
+/* What BASIC_AUTH returns so that a refusal does not look like a wrong password: 2.0 closes without CONNACK on any
+ * code but MOSQ_ERR_AUTH; 2.1 passes 136 (server unavailable) on to MQTT 5 clients. */
+int compat_temporary_refusal(bool is_2_1, int protocol);
+
+/* Ask to be called again soon. 2.1 may else sleep for hours; 2.0 ignores the field. */
+void compat_next_tick(struct mosquitto_evt_tick *tick, long next_ms);
+
+/* 2.1 tells the end of a connection of a durable session by an event of its own (28). 2.0 answers "not supported",
+ * which is fine: there DISCONNECT covers it. */
+int compat_register_offline(mosquitto_plugin_id_t *id, MOSQ_FUNC_generic_callback callback, void *userdata);
+void compat_unregister_offline(mosquitto_plugin_id_t *id, MOSQ_FUNC_generic_callback callback);
+
+#endif

@@ -1,0 +1,52 @@
+/* Everything one loaded plugin knows. The broker hands it to each callback; nothing lives outside of it. */
+#ifndef AUTHD_CONTEXT_H
+#define AUTHD_CONTEXT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "bucket.h"
+#include "client.h"
+#include "clock.h"
+#include "compat.h"
+#include "events.h"
+#include "options.h"
+#include "reports.h"
+#include "stream.h"
+#include "table.h"
+
+enum {
+	BOOT_ID_CHARS = 16,
+	TICK_MISSING_MS = 5000, /* without a TICK for this long nobody can be cut, so nobody is let in */
+	LOG_LINES_PER_SECOND = 20
+};
+
+struct log_limit {
+	int64_t second;
+	int lines, dropped;
+};
+
+struct authd {
+	mosquitto_plugin_id_t *id;
+	struct options options;
+	char boot[BOOT_ID_CHARS + 1];
+	bool is_2_1;
+	bool started;        /* both threads run */
+	int64_t ticked_at_ms; /* 0 = never */
+	struct clock_cache clock;
+	struct table table;
+	struct inbox inbox;
+	struct event *todo; /* taken from the inbox, not applied yet */
+	uint32_t marks;     /* snapshots begun */
+	bool syncing;
+	size_t sync_bucket;
+	const struct entry *will_pass; /* the session whose will the running kick may publish */
+	struct budget budget;
+	struct rates rates;
+	struct log_limit log_limit;
+	struct http http;
+	struct stream stream;
+	struct reports reports;
+};
+
+#endif

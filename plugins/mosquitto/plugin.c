@@ -1,0 +1,270 @@
+/* authd for Mosquitto: plugin API v5, from Debian 12's 2.0.11 on.
+ *
+ * Asks the authd daemon once for each CONNECT, then answers every message from memory, and cuts sessions when the
+ * daemon says so. Build: `make`. Configuration: `plugin /usr/lib/…/authd_mosquitto.so` and
+ * `plugin_opt_authd_broker <name>`; see README.md. */
+#include <curl/curl.h>
+#include <sodium.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "acl.h"
+#include "apply.h"
+#include "clock.h"
+#include "connect.h"
+#include "context.h"
+
+#define EXPORTED __attribute__((visibility("default")))
+
+enum {
+	PLUGIN_API = 5,
+	SLICE_US = 10000, /* longest work on events in one TICK, and again on kicks, so that neither starves the other */
+	NEXT_TICK_MS = 50
+};
+
+EXPORTED int mosquitto_plugin_version(int supported_version_count, const int *supported_versions)
+{
+	for (int i = 0; i < supported_version_count; i++) {
+		if (supported_versions[i] == PLUGIN_API) {
+			return PLUGIN_API;
+		}
+	}
+	return -1;
+}
+
+/* --- callbacks --- */
+
+static int on_basic_auth(int event, void *event_data, void *userdata)
+{
+	(void)event;
+	return connect_check(userdata, event_data);
+}
+
+static int on_acl_check(int event, void *event_data, void *userdata)
+{
+	(void)event;
+	return acl_check(userdata, event_data);
+}
+
+/* Also the end of the old connection when a client takes itself over: that one is not the entry's any more. */
+static int on_disconnect(int event, void *event_data, void *userdata)
+{
+	const struct mosquitto_evt_disconnect *disconnect = event_data;
+	struct authd *authd = userdata;
+	const char *client_id = disconnect->client == NULL ? NULL : mosquitto_client_id(disconnect->client);
+	struct entry *entry = client_id == NULL ? NULL : table_find_client(&authd->table, client_id);
+
+	(void)event;
+	if (entry == NULL) {
+		return MOSQ_ERR_SUCCESS;
+	}
+	if (entry->previous_connection == disconnect->client) {
+		entry->previous_connection = NULL;
+	}
+	if (entry->connection == disconnect->client && entry->online) {
+		table_set_offline(&authd->table, entry);
+		reports_add(&authd->reports, REPORT_OFFLINE, entry->terms.client_id, entry->terms.session);
+	}
+	return MOSQ_ERR_SUCCESS;
+}
+
+/* Threads start here and not in init: by now the broker has forked and given up its privileges. */
+static void start_threads(struct authd *authd)
+{
+	bool both = stream_start(&authd->stream) && reports_start(&authd->reports);
+
+	if (both && !authd->started) {
+		authd->started = true;
+		mosquitto_log_printf(MOSQ_LOG_NOTICE, "authd: broker `%s`, boot %s, socket %s", authd->options.broker,
+				     authd->boot, authd->options.socket_path);
+		mosquitto_log_printf(MOSQ_LOG_NOTICE, "authd: retained messages of cut publishers are held back only "
+						      "with `check_retain_source true` in mosquitto.conf");
+	}
+}
+
+static bool events_wait(struct authd *authd)
+{
+	return authd->todo != NULL || atomic_load(&authd->inbox.waiting) > 0;
+}
+
+/* Called after each packet when traffic is heavy, so a TICK with nothing to do reads one clock and that is all. */
+static int on_tick(int event, void *event_data, void *userdata)
+{
+	struct authd *authd = userdata;
+	int64_t now_ms = clock_cached_ms(&authd->clock);
+
+	(void)event;
+	if (!authd->started) {
+		start_threads(authd);
+	}
+	authd->ticked_at_ms = authd->started ? now_ms : 0;
+	if (events_wait(authd)) {
+		apply_events(authd, clock_us() + SLICE_US);
+	}
+	apply_lease_ends(authd, now_ms);
+	if (authd->table.kick_first != NULL) {
+		apply_kicks(authd, clock_us() + SLICE_US);
+	}
+	if (authd->syncing) {
+		apply_sync(authd);
+	}
+	compat_next_tick(event_data, NEXT_TICK_MS);
+	return MOSQ_ERR_SUCCESS;
+}
+
+/* --- init and cleanup --- */
+
+/* One per process, so it can live nowhere but here: a second instance would hold half of the sessions. */
+static atomic_flag loaded = ATOMIC_FLAG_INIT;
+
+static void make_boot_id(char boot[BOOT_ID_CHARS + 1])
+{
+	unsigned char bytes[BOOT_ID_CHARS / 2];
+
+	randombytes_buf(bytes, sizeof(bytes));
+	sodium_bin2hex(boot, BOOT_ID_CHARS + 1, bytes, sizeof(bytes));
+}
+
+static int register_all(struct authd *authd)
+{
+	static const struct {
+		int event;
+		MOSQ_FUNC_generic_callback callback;
+	} callbacks[] = {
+		{MOSQ_EVT_BASIC_AUTH, on_basic_auth},
+		{MOSQ_EVT_ACL_CHECK, on_acl_check},
+		{MOSQ_EVT_DISCONNECT, on_disconnect},
+		{MOSQ_EVT_TICK, on_tick},
+	};
+
+	for (size_t i = 0; i < sizeof(callbacks) / sizeof(callbacks[0]); i++) {
+		int rc = mosquitto_callback_register(authd->id, callbacks[i].event, callbacks[i].callback, NULL, authd);
+
+		if (rc != MOSQ_ERR_SUCCESS) {
+			return rc;
+		}
+	}
+	return compat_register_offline(authd->id, on_disconnect, authd);
+}
+
+static void unregister_all(struct authd *authd)
+{
+	mosquitto_callback_unregister(authd->id, MOSQ_EVT_BASIC_AUTH, on_basic_auth, NULL);
+	mosquitto_callback_unregister(authd->id, MOSQ_EVT_ACL_CHECK, on_acl_check, NULL);
+	mosquitto_callback_unregister(authd->id, MOSQ_EVT_DISCONNECT, on_disconnect, NULL);
+	mosquitto_callback_unregister(authd->id, MOSQ_EVT_TICK, on_tick, NULL);
+	compat_unregister_offline(authd->id, on_disconnect);
+}
+
+static void free_events(struct event *event)
+{
+	struct event *next;
+
+	for (; event != NULL; event = next) {
+		next = event->next;
+		event_free(event);
+	}
+}
+
+static void destroy(struct authd *authd)
+{
+	inbox_close(&authd->inbox);
+	stream_stop(&authd->stream);
+	reports_stop(&authd->reports);
+	http_free(&authd->http);
+	free_events(authd->todo);
+	inbox_destroy(&authd->inbox);
+	table_clear(&authd->table);
+	free(authd);
+	curl_global_cleanup();
+}
+
+/* The parts that own nothing but memory; destroy() works once the first two are there. */
+static struct authd *create(mosquitto_plugin_id_t *identifier, const struct options *options)
+{
+	struct authd *authd = calloc(1, sizeof(*authd));
+
+	if (authd == NULL || !table_init(&authd->table) || !inbox_init(&authd->inbox)) {
+		if (authd != NULL) {
+			table_clear(&authd->table);
+		}
+		free(authd);
+		curl_global_cleanup();
+		return NULL;
+	}
+	authd->id = identifier;
+	authd->options = *options;
+	authd->is_2_1 = compat_is_2_1();
+	make_boot_id(authd->boot);
+	rates_init(&authd->rates, options->rate);
+	stream_init(&authd->stream, &authd->options, authd->boot, &authd->inbox);
+	if (!http_init(&authd->http, authd->options.socket_path, false) ||
+	    !reports_init(&authd->reports, &authd->options, authd->boot, &authd->inbox, &authd->stream)) {
+		destroy(authd);
+		return NULL;
+	}
+	return authd;
+}
+
+static int start(mosquitto_plugin_id_t *identifier, const struct options *options, void **userdata)
+{
+	struct authd *authd;
+	int rc;
+
+	if (sodium_init() < 0 || curl_global_init(CURL_GLOBAL_NOTHING) != CURLE_OK) {
+		mosquitto_log_printf(MOSQ_LOG_ERR, "authd: libsodium or libcurl cannot be used");
+		return MOSQ_ERR_UNKNOWN;
+	}
+	authd = create(identifier, options);
+	if (authd == NULL) {
+		mosquitto_log_printf(MOSQ_LOG_ERR, "authd: memory is short");
+		return MOSQ_ERR_NOMEM;
+	}
+	rc = register_all(authd);
+	if (rc != MOSQ_ERR_SUCCESS) {
+		mosquitto_log_printf(MOSQ_LOG_ERR, "authd: the broker refused a callback (%d)", rc);
+		unregister_all(authd);
+		destroy(authd);
+		return rc;
+	}
+	*userdata = authd;
+	return MOSQ_ERR_SUCCESS;
+}
+
+EXPORTED int mosquitto_plugin_init(mosquitto_plugin_id_t *identifier, void **userdata, struct mosquitto_opt *options,
+				   int option_count)
+{
+	char problem[PROBLEM_MAX_CHARS + 1];
+	struct options read;
+	int rc;
+
+	if (!options_read(&read, options, option_count, problem)) {
+		mosquitto_log_printf(MOSQ_LOG_ERR, "authd: %s", problem);
+		return MOSQ_ERR_INVAL;
+	}
+	if (atomic_flag_test_and_set(&loaded)) {
+		mosquitto_log_printf(MOSQ_LOG_ERR, "authd: the plugin is loaded twice; write `per_listener_settings false` "
+						   "and one `plugin` line above all listeners");
+		return MOSQ_ERR_INVAL;
+	}
+	rc = start(identifier, &read, userdata);
+	if (rc != MOSQ_ERR_SUCCESS) {
+		atomic_flag_clear(&loaded);
+	}
+	return rc;
+}
+
+EXPORTED int mosquitto_plugin_cleanup(void *userdata, struct mosquitto_opt *options, int option_count)
+{
+	struct authd *authd = userdata;
+
+	(void)options;
+	(void)option_count;
+	if (authd != NULL) {
+		unregister_all(authd);
+		destroy(authd);
+		atomic_flag_clear(&loaded);
+	}
+	return MOSQ_ERR_SUCCESS;
+}

@@ -1,0 +1,111 @@
+/* The sessions this broker run has accepted, by client id, session id and key.
+ *
+ * An entry outlives its connection: the broker asks about wills after DISCONNECT, about durable sessions while they
+ * are offline, and about the publisher of a retained message at any time. Offline entries are kept in a bounded list,
+ * the oldest goes first. Only the broker thread touches the table. */
+#ifndef AUTHD_TABLE_H
+#define AUTHD_TABLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "grammar.h"
+#include "rights.h"
+
+enum {
+	LIVE_MAX = 200000,
+	OFFLINE_MAX = 100000
+};
+
+/* Where a number comes from: numbers of different runs of the daemon cannot be compared. */
+struct origin {
+	char run[RUN_ID_CHARS + 1];
+	uint64_t n;
+};
+
+/* What the daemon granted to one session. Owns `rights`. */
+struct terms {
+	char client_id[CLIENT_ID_MAX_BYTES + 1];
+	char session[SESSION_ID_CHARS + 1];
+	char key[KEY_ID_CHARS + 1];
+	int64_t lease_ends_at_ms;
+	struct rights *rights;
+	bool will_publish;
+};
+
+enum which_index { BY_CLIENT, BY_SESSION, BY_KEY, INDEXES };
+
+enum kick_cause { KICK_NONE, KICK_CUT, KICK_LEASE };
+
+struct entry {
+	struct terms terms;
+	struct origin origin;
+	int64_t asked_at_us; /* when the question went out that this session is the answer to */
+	/* The broker's handle of the connection, never looked into. It tells this connection from an older one with the
+	 * same client id, and from one that came in without asking us. */
+	const void *connection;
+	const void *previous_connection; /* taken over by this one and not cut, until it is gone */
+	bool online;
+	bool denied; /* for good: only a new CONNECT brings the client back */
+	enum kick_cause kick;
+	bool kick_with_will;
+	uint32_t snapshot_mark;
+	struct {
+		uint64_t hash;
+		struct entry *next;
+	} chain[INDEXES];
+	struct entry *older, *newer; /* offline list */
+	struct entry *kick_next, *kick_previous;
+	size_t heap_at; /* place in the lease heap, 0 = not in it */
+};
+
+struct index {
+	struct entry **buckets;
+	size_t size; /* power of two */
+};
+
+struct table {
+	unsigned char hash_key[16];
+	struct index indexes[INDEXES];
+	size_t count, offline, offline_max, live_max;
+	struct entry *oldest, *newest;
+	struct entry *kick_first, *kick_last;
+	struct entry **heap; /* [1..heap_count], earliest lease end first */
+	size_t heap_count, heap_size;
+};
+
+/* False if memory is short. */
+bool table_init(struct table *table);
+void table_clear(struct table *table);
+
+struct entry *table_find_client(const struct table *table, const char *client_id);
+struct entry *table_find_session(const struct table *table, const char *session);
+/* The next entry of `key` after `previous` (NULL: the first). */
+struct entry *table_next_of_key(const struct table *table, const char *key, const struct entry *previous);
+
+/* True if no further client may come online. */
+bool table_full(const struct table *table);
+
+/* Insert a session that is online from now on, in place of an older one of the same client id. Takes over
+ * `terms->rights` in every case. NULL if memory is short. */
+struct entry *table_put(struct table *table, struct terms *terms, const struct origin *origin, const void *connection);
+
+/* The connection of this entry ended. May release the oldest offline entries, never `entry`. */
+void table_set_offline(struct table *table, struct entry *entry);
+
+/* New rights, lease end and will policy for a session. Takes over `terms->rights`. */
+void table_update(struct table *table, struct entry *entry, struct terms *terms);
+void table_set_lease(struct table *table, struct entry *entry, int64_t ends_at_ms);
+
+/* Refuse every message of this session from now on. */
+void table_deny(struct table *table, struct entry *entry);
+
+/* Queue a kick; `table_next_kick` hands them out in order and forgets them. */
+void table_queue_kick(struct table *table, struct entry *entry, enum kick_cause cause, bool with_will);
+struct entry *table_next_kick(struct table *table, enum kick_cause *cause);
+
+/* An online entry whose lease has ended, taken out of the heap; NULL if there is none. */
+struct entry *table_next_ended(struct table *table, int64_t now_ms);
+
+#endif

@@ -1,0 +1,515 @@
+#include "wire.h"
+
+#include <cjson/cJSON.h>
+#include <math.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "topics.h"
+
+static const double NUMBER_MAX = 9007199254740991.0;          /* exact in a double */
+static const int64_t LEASE_MAX_MS = 400LL * 24 * 3600 * 1000; /* no statement lives longer */
+
+/* --- members --- */
+
+struct member {
+	const char *name;
+	const cJSON *value;
+};
+
+/* Fill in `members` from `object`. False if it is no object or names one of them twice. */
+static bool pick(const cJSON *object, struct member *members, size_t count)
+{
+	const cJSON *child;
+
+	if (!cJSON_IsObject(object)) {
+		return false;
+	}
+	cJSON_ArrayForEach(child, object) {
+		for (size_t i = 0; i < count; i++) {
+			if (strcmp(child->string, members[i].name) != 0) {
+				continue;
+			}
+			if (members[i].value != NULL) {
+				return false;
+			}
+			members[i].value = child;
+		}
+	}
+	return true;
+}
+
+static bool read_whole(const cJSON *value, int64_t *number)
+{
+	if (!cJSON_IsNumber(value) || !(value->valuedouble >= 0) || value->valuedouble > NUMBER_MAX ||
+	    floor(value->valuedouble) != value->valuedouble) {
+		return false;
+	}
+	*number = (int64_t)value->valuedouble;
+	return true;
+}
+
+static bool read_text(const cJSON *value, char *text, size_t size)
+{
+	if (!cJSON_IsString(value) || strlen(value->valuestring) >= size) {
+		return false;
+	}
+	memcpy(text, value->valuestring, strlen(value->valuestring) + 1);
+	return true;
+}
+
+static bool read_end(const cJSON *value, int64_t from_ms, int64_t *ends_at_ms)
+{
+	int64_t left_ms;
+
+	if (!read_whole(value, &left_ms)) {
+		return false;
+	}
+	*ends_at_ms = from_ms + (left_ms < LEASE_MAX_MS ? left_ms : LEASE_MAX_MS);
+	return true;
+}
+
+static bool read_session_id(const cJSON *value, char session[SESSION_ID_CHARS + 1])
+{
+	return read_text(value, session, SESSION_ID_CHARS + 1) && strlen(session) == SESSION_ID_CHARS &&
+	       grammar_base64url(session, SESSION_ID_CHARS);
+}
+
+static bool read_key_id(const cJSON *value, char key[KEY_ID_CHARS + 1])
+{
+	return read_text(value, key, KEY_ID_CHARS + 1) && grammar_key_id(key);
+}
+
+static bool read_client_id(const cJSON *value, char client_id[CLIENT_ID_MAX_BYTES + 1])
+{
+	return read_text(value, client_id, CLIENT_ID_MAX_BYTES + 1) && grammar_client_id(client_id);
+}
+
+static bool read_run(const cJSON *value, char run[RUN_ID_CHARS + 1])
+{
+	return read_text(value, run, RUN_ID_CHARS + 1) && grammar_hex(run, RUN_ID_CHARS);
+}
+
+static bool read_will(const cJSON *value, bool *publish)
+{
+	if (!cJSON_IsString(value)) {
+		return false;
+	}
+	*publish = strcmp(value->valuestring, "publish") == 0;
+	return *publish || strcmp(value->valuestring, "suppress") == 0;
+}
+
+/* Reason codes and sentences go to the log, so they must not bring line breaks or terminal codes along. */
+static void make_printable(char *text)
+{
+	for (; *text != '\0'; text++) {
+		if ((unsigned char)*text < 0x20 || (unsigned char)*text > 0x7E) {
+			*text = '?';
+		}
+	}
+}
+
+static bool read_label(const cJSON *value, char *text, size_t size)
+{
+	if (!cJSON_IsString(value)) {
+		return false;
+	}
+	strncpy(text, value->valuestring, size - 1);
+	text[size - 1] = '\0';
+	make_printable(text);
+	return true;
+}
+
+/* A JSON text and nothing after it. `\u0000` would cut a filter short and so widen it: refuse it anywhere. */
+static cJSON *parse_text(const char *text, size_t length)
+{
+	static const char nul_escape[] = "\\u0000";
+	const char *end = NULL;
+	cJSON *json;
+
+	if (memchr(text, '\0', length) != NULL || memmem(text, length, nul_escape, sizeof(nul_escape) - 1) != NULL) {
+		return NULL;
+	}
+	json = cJSON_ParseWithLengthOpts(text, length, &end, false);
+	while (json != NULL && end < text + length) {
+		if (strchr(" \t\r\n", *end++) == NULL) {
+			cJSON_Delete(json);
+			return NULL;
+		}
+	}
+	return json;
+}
+
+/* --- rights and terms --- */
+
+static bool read_right(const cJSON *value, int64_t from_ms, struct right *right)
+{
+	struct member members[] = {{"filter", NULL}, {"actions", NULL}, {"ms", NULL}};
+	int64_t actions;
+
+	if (!pick(value, members, 3) || !cJSON_IsString(members[0].value) || !read_whole(members[1].value, &actions)) {
+		return false;
+	}
+	right->filter = members[0].value->valuestring;
+	right->actions = (unsigned)actions & (ACTION_PUB | ACTION_SUB);
+	right->ends_at_ms = RIGHT_NEVER_ENDS;
+	if (members[2].value != NULL && !read_end(members[2].value, from_ms, &right->ends_at_ms)) {
+		return false;
+	}
+	return topics_filter_valid(right->filter);
+}
+
+/* Move the filters, which still belong to the JSON tree, behind the items. */
+static struct rights *pack_rights(struct rights *loose, size_t text_bytes)
+{
+	size_t head_bytes = sizeof(*loose) + loose->count * sizeof(loose->items[0]);
+	struct rights *packed = realloc(loose, head_bytes + text_bytes);
+	char *at;
+
+	if (packed == NULL) {
+		free(loose);
+		return NULL;
+	}
+	at = (char *)packed + head_bytes;
+	for (size_t i = 0; i < packed->count; i++) {
+		size_t bytes = strlen(packed->items[i].filter) + 1;
+
+		memcpy(at, packed->items[i].filter, bytes);
+		packed->items[i].filter = at;
+		at += bytes;
+	}
+	return packed;
+}
+
+static struct rights *read_rights(const cJSON *value, int64_t from_ms)
+{
+	int count = cJSON_IsArray(value) ? cJSON_GetArraySize(value) : -1;
+	struct rights *rights;
+	const cJSON *child;
+	size_t text_bytes = 0;
+
+	if (count < 0 || count > RIGHTS_MAX) {
+		return NULL;
+	}
+	rights = calloc(1, sizeof(*rights) + (size_t)count * sizeof(rights->items[0]));
+	if (rights == NULL) {
+		return NULL;
+	}
+	cJSON_ArrayForEach(child, value) {
+		struct right *right = &rights->items[rights->count++];
+
+		if (!read_right(child, from_ms, right)) {
+			free(rights);
+			return NULL;
+		}
+		text_bytes += strlen(right->filter) + 1;
+	}
+	return pack_rights(rights, text_bytes);
+}
+
+/* The five members that answers, snapshots and `set` share. */
+static bool read_terms(const struct member members[5], int64_t from_ms, struct terms *terms)
+{
+	if (!read_session_id(members[0].value, terms->session) || !read_key_id(members[1].value, terms->key) ||
+	    !read_end(members[2].value, from_ms, &terms->lease_ends_at_ms) ||
+	    !read_will(members[4].value, &terms->will_publish)) {
+		return false;
+	}
+	terms->rights = read_rights(members[3].value, from_ms);
+	return terms->rights != NULL;
+}
+
+#define TERMS_MEMBERS {"session", NULL}, {"key", NULL}, {"lease_ms", NULL}, {"rights", NULL}, {"will", NULL}
+
+static bool read_session(const cJSON *value, int64_t from_ms, struct terms *terms)
+{
+	struct member members[] = {TERMS_MEMBERS, {"client_id", NULL}};
+
+	return pick(value, members, 6) && read_client_id(members[5].value, terms->client_id) &&
+	       read_terms(members, from_ms, terms);
+}
+
+/* --- the answer to a connect --- */
+
+static bool read_allow(const cJSON *json, int64_t from_ms, struct answer *answer)
+{
+	struct member members[] = {TERMS_MEMBERS, {"n", NULL}, {"run", NULL}};
+	int64_t n;
+
+	if (!pick(json, members, 7) || !read_whole(members[5].value, &n) ||
+	    !read_run(members[6].value, answer->origin.run)) {
+		return false;
+	}
+	answer->origin.n = (uint64_t)n;
+	return read_terms(members, from_ms, &answer->terms);
+}
+
+static bool read_deny(const cJSON *json, struct answer *answer)
+{
+	struct member members[] = {{"reason", NULL}, {"detail", NULL}, {"temporary", NULL}};
+
+	if (!pick(json, members, 3) || !cJSON_IsBool(members[2].value)) {
+		return false;
+	}
+	answer->temporary = cJSON_IsTrue(members[2].value);
+	return read_label(members[0].value, answer->reason, sizeof(answer->reason)) &&
+	       read_label(members[1].value, answer->detail, sizeof(answer->detail));
+}
+
+static bool read_answer(const cJSON *json, int64_t from_ms, struct answer *answer)
+{
+	struct member verdict[] = {{"verdict", NULL}};
+
+	if (!pick(json, verdict, 1) || !cJSON_IsString(verdict[0].value)) {
+		return false;
+	}
+	if (strcmp(verdict[0].value->valuestring, "deny") == 0) {
+		return read_deny(json, answer);
+	}
+	answer->allow = strcmp(verdict[0].value->valuestring, "allow") == 0 && read_allow(json, from_ms, answer);
+	return answer->allow;
+}
+
+bool wire_parse_answer(const char *text, size_t length, int64_t asked_at_ms, struct answer *answer)
+{
+	cJSON *json = parse_text(text, length);
+	bool valid;
+
+	memset(answer, 0, sizeof(*answer));
+	valid = json != NULL && read_answer(json, asked_at_ms, answer);
+	cJSON_Delete(json);
+	return valid;
+}
+
+/* --- events --- */
+
+static bool read_snapshot(const cJSON *json, int64_t from_ms, struct event *event)
+{
+	struct member members[] = {{"run", NULL}, {"sessions", NULL}};
+	const cJSON *child;
+
+	if (!pick(json, members, 2) || !read_run(members[0].value, event->origin.run) ||
+	    !cJSON_IsArray(members[1].value)) {
+		return false;
+	}
+	event->sessions = calloc((size_t)cJSON_GetArraySize(members[1].value) + 1, sizeof(*event->sessions));
+	if (event->sessions == NULL) {
+		return false;
+	}
+	cJSON_ArrayForEach(child, members[1].value) {
+		if (!read_session(child, from_ms, &event->sessions[event->count++])) {
+			return false;
+		}
+	}
+	return true;
+}
+
+static bool read_set(const cJSON *json, int64_t from_ms, struct event *event)
+{
+	event->sessions = calloc(1, sizeof(*event->sessions));
+	if (event->sessions == NULL) {
+		return false;
+	}
+	event->count = 1;
+	return read_session(json, from_ms, &event->sessions[0]);
+}
+
+static bool read_renewal(const cJSON *pair, int64_t from_ms, struct renewal *renewal)
+{
+	return cJSON_IsArray(pair) && cJSON_GetArraySize(pair) == 2 &&
+	       read_session_id(cJSON_GetArrayItem(pair, 0), renewal->session) &&
+	       read_end(cJSON_GetArrayItem(pair, 1), from_ms, &renewal->ends_at_ms);
+}
+
+static bool read_lease(const cJSON *json, int64_t from_ms, struct event *event)
+{
+	struct member members[] = {{"leases", NULL}};
+	const cJSON *child;
+
+	if (!pick(json, members, 1) || !cJSON_IsArray(members[0].value)) {
+		return false;
+	}
+	event->renewals = calloc((size_t)cJSON_GetArraySize(members[0].value) + 1, sizeof(*event->renewals));
+	if (event->renewals == NULL) {
+		return false;
+	}
+	cJSON_ArrayForEach(child, members[0].value) {
+		if (!read_renewal(child, from_ms, &event->renewals[event->count++])) {
+			return false;
+		}
+	}
+	return true;
+}
+
+static bool is_empty(const cJSON *value)
+{
+	return cJSON_IsString(value) && value->valuestring[0] == '\0';
+}
+
+static bool read_cut(const cJSON *json, struct event *event)
+{
+	struct member members[] = {
+		{"key", NULL}, {"client_id", NULL}, {"session", NULL}, {"will", NULL}, {"reason", NULL}};
+	struct terms *cut;
+
+	event->sessions = calloc(1, sizeof(*event->sessions));
+	if (event->sessions == NULL || !pick(json, members, 5)) {
+		return false;
+	}
+	event->count = 1;
+	cut = &event->sessions[0];
+	return read_key_id(members[0].value, cut->key) &&
+	       (is_empty(members[1].value) || read_client_id(members[1].value, cut->client_id)) &&
+	       (is_empty(members[2].value) || read_session_id(members[2].value, cut->session)) &&
+	       read_will(members[3].value, &cut->will_publish) &&
+	       read_label(members[4].value, event->reason, sizeof(event->reason));
+}
+
+static bool read_beat(const cJSON *json, struct event *event)
+{
+	struct member members[] = {{"run", NULL}};
+
+	return pick(json, members, 1) && read_run(members[0].value, event->origin.run);
+}
+
+static bool read_body(const cJSON *json, int64_t from_ms, struct event *event)
+{
+	switch (event->kind) {
+	case EVENT_SNAPSHOT:
+		return read_snapshot(json, from_ms, event);
+	case EVENT_SET:
+		return read_set(json, from_ms, event);
+	case EVENT_LEASE:
+		return read_lease(json, from_ms, event);
+	case EVENT_CUT:
+		return read_cut(json, event);
+	case EVENT_BEAT:
+		return read_beat(json, event);
+	default:
+		return false;
+	}
+}
+
+static bool read_kind(const cJSON *value, enum event_kind *kind)
+{
+	static const char *const names[] = {
+		[EVENT_SNAPSHOT] = "snapshot", [EVENT_SET] = "set",   [EVENT_LEASE] = "lease",
+		[EVENT_CUT] = "cut",           [EVENT_BEAT] = "beat",
+	};
+
+	for (size_t i = 0; cJSON_IsString(value) && i < sizeof(names) / sizeof(names[0]); i++) {
+		if (strcmp(value->valuestring, names[i]) == 0) {
+			*kind = (enum event_kind)i;
+			return true;
+		}
+	}
+	return false;
+}
+
+static struct event *read_event(const cJSON *json, int64_t from_ms)
+{
+	struct member members[] = {{"type", NULL}, {"n", NULL}};
+	enum event_kind kind;
+	struct event *event;
+	int64_t n;
+
+	if (!pick(json, members, 2) || !read_kind(members[0].value, &kind) || !read_whole(members[1].value, &n)) {
+		return NULL;
+	}
+	event = event_new(kind);
+	if (event == NULL) {
+		return NULL;
+	}
+	event->origin.n = (uint64_t)n;
+	if (!read_body(json, from_ms, event)) {
+		event_free(event);
+		return NULL;
+	}
+	return event;
+}
+
+struct event *wire_parse_event(const char *text, size_t length, int64_t arrived_at_ms)
+{
+	cJSON *json = parse_text(text, length);
+	struct event *event = json == NULL ? NULL : read_event(json, arrived_at_ms);
+
+	cJSON_Delete(json);
+	return event;
+}
+
+/* --- sync --- */
+
+static bool read_drops(const cJSON *list, struct event *event)
+{
+	const cJSON *child;
+
+	event->sessions = calloc((size_t)cJSON_GetArraySize(list) + 1, sizeof(*event->sessions));
+	if (event->sessions == NULL) {
+		return false;
+	}
+	cJSON_ArrayForEach(child, list) {
+		if (!read_client_id(child, event->sessions[event->count++].client_id)) {
+			return false;
+		}
+	}
+	return true;
+}
+
+struct event *wire_parse_sync(const char *text, size_t length)
+{
+	struct member members[] = {{"drop", NULL}};
+	cJSON *json = parse_text(text, length);
+	struct event *event = NULL;
+
+	if (json != NULL && pick(json, members, 1) && cJSON_IsArray(members[0].value)) {
+		event = event_new(EVENT_DROP);
+	}
+	if (event != NULL && !read_drops(members[0].value, event)) {
+		event_free(event);
+		event = NULL;
+	}
+	cJSON_Delete(json);
+	return event;
+}
+
+/* --- the connect request --- */
+
+static bool add_enforces(cJSON *json)
+{
+	static const char *const enforces[] = {"rights", "lease", "kick", "will"};
+	cJSON *list = cJSON_CreateStringArray(enforces, 4);
+
+	if (list == NULL || !cJSON_AddItemToObject(json, "enforces", list)) {
+		cJSON_Delete(list);
+		return false;
+	}
+	return true;
+}
+
+char *wire_write_question(const struct question *question)
+{
+	cJSON *json = cJSON_CreateObject();
+	char *text = NULL;
+
+	if (json != NULL && cJSON_AddStringToObject(json, "broker", question->broker) != NULL &&
+	    cJSON_AddStringToObject(json, "boot", question->boot) != NULL &&
+	    cJSON_AddStringToObject(json, "client_id", question->client_id) != NULL &&
+	    cJSON_AddStringToObject(json, "username", question->username) != NULL &&
+	    cJSON_AddStringToObject(json, "password", question->password) != NULL &&
+	    cJSON_AddStringToObject(json, "address", question->address) != NULL &&
+	    cJSON_AddNumberToObject(json, "protocol", question->protocol) != NULL &&
+	    cJSON_AddBoolToObject(json, "clean", question->clean) != NULL && add_enforces(json)) {
+		text = cJSON_PrintUnformatted(json);
+	}
+	cJSON_Delete(json);
+	return text;
+}
+
+void wire_forget(char *text)
+{
+	if (text != NULL) {
+		sodium_memzero(text, strlen(text));
+		cJSON_free(text);
+	}
+}

@@ -1,0 +1,46 @@
+/* The JSON of the broker socket: strict about the members it reads, indifferent to those it does not know.
+ *
+ * Anything odd (a wrong type, a member twice, an illegal filter, an id of another shape) makes the whole text
+ * malformed; there is no partly read answer. */
+#ifndef AUTHD_WIRE_H
+#define AUTHD_WIRE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "events.h"
+
+enum { DETAIL_MAX_CHARS = 200 };
+
+/* The answer to POST /v1/plugin/connect. `terms.client_id` is empty: the answer does not repeat it. */
+struct answer {
+	bool allow;
+	bool temporary;
+	struct origin origin;
+	struct terms terms; /* owns its rights */
+	char reason[REASON_MAX_CHARS + 1];
+	char detail[DETAIL_MAX_CHARS + 1];
+};
+
+/* What goes into a connect request. Strings are valid UTF-8 that grammar.h has seen. */
+struct question {
+	const char *broker, *boot, *client_id, *username, *password, *address;
+	int protocol;
+	bool clean;
+};
+
+/* `asked_at_ms`: clock_ms() before the request was sent; the lease counts from there. False if malformed. */
+bool wire_parse_answer(const char *text, size_t length, int64_t asked_at_ms, struct answer *answer);
+
+/* One line of the event stream, NULL if malformed or memory is short. Release with event_free(). */
+struct event *wire_parse_event(const char *text, size_t length, int64_t arrived_at_ms);
+
+/* Client ids of a sync answer, as a drop event without session ids; NULL if malformed. */
+struct event *wire_parse_sync(const char *text, size_t length);
+
+/* The body of a connect request; wipe and free it with wire_forget(). NULL if memory is short. */
+char *wire_write_question(const struct question *question);
+void wire_forget(char *text);
+
+#endif

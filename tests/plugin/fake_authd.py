@@ -1,0 +1,298 @@
+"""A scriptable stand-in for the daemon's side of the broker socket.
+
+It answers on a thread of its own, so that a test can block on an MQTT client meanwhile. It judges
+nothing: `decide` is whatever the test says, and by default every client gets `RIGHTS`.
+"""
+
+import asyncio
+import contextlib
+import json
+import secrets
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeAlias, TypeVar
+
+from aiohttp import web
+
+Json: TypeAlias = dict[str, Any]
+_T = TypeVar("_T")
+PUB, SUB = 1, 2
+RIGHTS: tuple[Json, ...] = ({"filter": "site/#", "actions": PUB | SUB},)
+WAIT_S = 5.0
+
+
+@dataclass(kw_only=True)
+class Session:
+    """A session the stand-in has allowed."""
+
+    client_id: str
+    session: str
+    key: str
+    rights: list[Json]
+    lease_ms: int = 60_000
+    will: str = "suppress"
+
+    def as_json(self) -> Json:
+        return dict(vars(self))
+
+
+@dataclass(kw_only=True)
+class Allow:
+    """Say yes. `key` None: the user name is the key id."""
+
+    rights: tuple[Json, ...] = RIGHTS
+    lease_ms: int = 60_000
+    will: str = "suppress"
+    key: str | None = None
+
+
+@dataclass(kw_only=True)
+class Deny:
+    """Say no."""
+
+    reason: str = "revoked"
+    detail: str = "the grant is revoked"
+    temporary: bool = False
+
+
+@dataclass(kw_only=True)
+class Raw:
+    """Say something else: any status, any body."""
+
+    status: int = 200
+    body: str = ""
+
+
+Verdict: TypeAlias = Allow | Deny | Raw
+Decide: TypeAlias = Callable[[Json], Verdict]
+
+
+def key_id() -> str:
+    """Draw something of the shape of a key id."""
+    return secrets.token_urlsafe(16)
+
+
+def rights(*entries: tuple[str, int]) -> Allow:
+    """Allow with these filters."""
+    return Allow(rights=tuple({"filter": name, "actions": actions} for name, actions in entries))
+
+
+def by_client(**answers: Allow) -> Decide:
+    """Decide by client id."""
+    return lambda question: answers[question["client_id"]]
+
+
+@dataclass(kw_only=True)
+class FakeAuthd:
+    """The stand-in; use it as a context manager."""
+
+    path: Path
+    decide: Decide = lambda _question: Allow()
+    hang: bool = False
+    delay_s: float = 0.0
+    ahead: int = 0
+    refuse_streams: bool = False
+    beat_s: float = 5.0
+    run: str = field(default_factory=lambda: secrets.token_hex(8))
+    n: int = 0
+    questions: list[Json] = field(default_factory=list)
+    reports: list[Json] = field(default_factory=list)
+    synced: list[Json] = field(default_factory=list)
+    drop: set[str] = field(default_factory=set)
+    sessions: dict[str, Session] = field(default_factory=dict)
+    streams: int = 0
+    boots: set[str] = field(default_factory=set)
+
+    def __enter__(self) -> Self:
+        self._changed = threading.Condition()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="fake-authd")
+        self._thread.start()
+        self._live: asyncio.Queue[str] | None = None
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    # --- from the test's thread ---
+
+    def start(self) -> None:
+        """Listen. A restarted stand-in is a new run of the daemon only if the test says so."""
+        self._on_loop(self._start())
+
+    def stop(self) -> None:
+        """Close the socket and every connection."""
+        self._on_loop(self._stop())
+
+    def restart_as_new_run(self) -> None:
+        """Forget everything, as a daemon process that dies and comes back."""
+        self.stop()
+        self.run, self.n = secrets.token_hex(8), 0
+        self.start()
+
+    def send(self, kind: str, /, **members: object) -> None:
+        """Number an event and send it."""
+        self.n += 1
+        self.send_line(json.dumps({"type": kind, "n": self.n, **members}))
+
+    def send_line(self, line: str) -> None:
+        """Send a line as it is."""
+        self._loop.call_soon_threadsafe(self._put, line)
+
+    def cut(
+        self, *, key: str, client_id: str = "", session: str = "", will: str = "suppress"
+    ) -> None:
+        """Send a cut and forget what it hits."""
+        for known in [s for s in self.sessions.values() if s.key == key]:
+            if session in ("", known.session):
+                self.sessions.pop(known.session)
+        self.send("cut", key=key, client_id=client_id, session=session, will=will, reason="revoked")
+
+    def end_stream(self) -> None:
+        """End the event stream as a crash would."""
+        self._loop.call_soon_threadsafe(self._put, "")
+
+    def session_of(self, client_id: str) -> Session:
+        """Return the newest session of a client."""
+        return [s for s in self.sessions.values() if s.client_id == client_id][-1]
+
+    def reported(self, what: str, client_id: str) -> bool:
+        """Say whether such a report has come."""
+        return any(r["what"] == what and r["client_id"] == client_id for r in self.reports)
+
+    def wait_for(self, claim: Callable[[], bool], timeout_s: float = WAIT_S) -> None:
+        """Wait until something the stand-in has seen makes `claim` true."""
+        with self._changed:
+            assert self._changed.wait_for(claim, timeout_s), "it did not happen in time"
+
+    def wait_report(self, what: str, client_id: str) -> None:
+        """Wait for a report about a client."""
+        self.wait_for(lambda: self.reported(what, client_id))
+
+    def wait_streams(self, count: int) -> None:
+        """Wait until the plugin has opened its `count`-th event stream."""
+        self.wait_for(lambda: self.streams >= count)
+
+    # --- on the loop's thread ---
+
+    def _on_loop(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        future: Future[_T] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        return future.result(WAIT_S)
+
+    async def _start(self) -> None:
+        self._stopping = asyncio.Event()
+        app = web.Application()
+        app.router.add_post("/v1/plugin/connect", self._connect)
+        app.router.add_get("/v1/plugin/events", self._events)
+        app.router.add_post("/v1/plugin/sync", self._sync)
+        app.router.add_post("/v1/plugin/session", self._session)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.0)
+        await self._runner.setup()
+        await web.UnixSite(self._runner, str(self.path)).start()
+
+    async def _stop(self) -> None:
+        self._stopping.set()
+        if self._live is not None:
+            self._live.put_nowait("")
+            await asyncio.sleep(0)
+        await self._runner.cleanup()
+
+    def _put(self, line: str) -> None:
+        if self._live is not None:
+            self._live.put_nowait(line)
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    async def _connect(self, request: web.Request) -> web.StreamResponse:
+        question = await request.json()
+        self.questions.append({**question, "at": time.monotonic()})
+        self._notify()
+        if self.hang:
+            await self._stopping.wait()
+        await asyncio.sleep(self.delay_s)
+        return self._answer(question, self.decide(question))
+
+    def _answer(self, question: Json, verdict: Verdict) -> web.Response:
+        match verdict:
+            case Allow():
+                return web.json_response(self._allow(question, verdict))
+            case Deny():
+                return web.json_response({"verdict": "deny", **vars(verdict)})
+            case Raw():
+                return web.Response(status=verdict.status, text=verdict.body)
+
+    def _allow(self, question: Json, verdict: Allow) -> Json:
+        session = Session(
+            client_id=question["client_id"],
+            session=secrets.token_urlsafe(8),
+            key=verdict.key or question["username"],
+            rights=list(verdict.rights),
+            lease_ms=verdict.lease_ms,
+            will=verdict.will,
+        )
+        self.sessions[session.session] = session
+        terms = {name: value for name, value in vars(session).items() if name != "client_id"}
+        return {"verdict": "allow", "n": self.n + self.ahead, "run": self.run, **terms}
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        if self.refuse_streams:
+            return web.Response(status=503)
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        if self._live is not None:
+            self._live.put_nowait("")
+        queue = self._live = asyncio.Queue()
+        listed = [session.as_json() for session in self.sessions.values()]
+        queue.put_nowait(
+            json.dumps({"type": "snapshot", "n": self.n, "run": self.run, "sessions": listed}),
+        )
+        self.streams += 1
+        self.boots.add(request.query["boot"])
+        self._notify()
+        with contextlib.suppress(ConnectionError):
+            await self._feed(response, queue)
+        return response
+
+    async def _feed(self, response: web.StreamResponse, queue: asyncio.Queue[str]) -> None:
+        line = await queue.get()
+        while line:
+            await response.write(line.encode() + b"\n")
+            line = await self._next_line(queue.get())
+        transport = response._req.transport if response._req is not None else None
+        if transport is not None:
+            transport.abort()
+
+    async def _next_line(self, line: Awaitable[str]) -> str:
+        try:
+            return await asyncio.wait_for(line, self.beat_s)
+        except TimeoutError:
+            return json.dumps({"type": "beat", "n": self.n, "run": self.run})
+
+    async def _sync(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.synced.extend(body["clients"])
+        named = [c["client_id"] for c in body["clients"]]
+        drop = [client_id for client_id in named if client_id in self.drop]
+        self._notify()
+        return web.json_response({"drop": drop, "keep": len(named) - len(drop)})
+
+    async def _session(self, request: web.Request) -> web.Response:
+        self.reports.extend((await request.json())["events"])
+        self._notify()
+        return web.json_response({"ok": True})

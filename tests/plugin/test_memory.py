@@ -1,0 +1,120 @@
+"""A storm of connects, cuts and reconnects while memory is watched (A51, A52).
+
+Valgrind sees the broker's own use of freed memory, which a careless kick of an offline session
+provokes in 2.0; the sanitizers see the plugin's.
+"""
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.plugin.conftest import SOURCES, Broker, StartBroker
+from tests.plugin.fake_authd import FakeAuthd, key_id
+from tests.plugin.mqtt import V5, V311, Device, RawClient, Will, connect_packet, pop
+
+ROUNDS = 4
+VALGRIND = (
+    "/usr/bin/valgrind",
+    "--quiet",
+    "--error-exitcode=99",
+    "--keep-debuginfo=yes",
+    "--leak-check=full",
+    "--errors-for-leak-kinds=definite",
+    f"--suppressions={Path(__file__).with_name('mosquitto.supp')}",
+)
+
+
+def persistently(broker: Broker, client_id: str, key: str, *, v5: bool, expiry_s: int) -> Device:
+    """Connect, again and again if need be: under Valgrind an answer may come too late."""
+    for _ in range(20):
+        device = broker.device(
+            client_id,
+            key=key,
+            protocol=V5 if v5 else V311,
+            clean=False,
+            will=Will(f"site/{client_id}/will"),
+        )
+        device.session_expiry_s = expiry_s
+        if device.connect() == 0:
+            return device
+        time.sleep(0.2)
+    raise AssertionError("it never got in")
+
+
+def one_round(broker: Broker, fake: FakeAuthd, number: int) -> None:
+    """Sessions of every sort, cut in every state, and taken over."""
+    keys = {name: key_id() for name in ("online", "away", "expired", "kept")}
+    devices = {
+        name: persistently(broker, name, key, v5=number % 2 == 0, expiry_s=1)
+        for name, key in keys.items()
+    }
+    for name, device in devices.items():
+        device.subscribe("site/#")
+        device.publish_blindly(f"site/{name}", b"x")
+    devices["away"].vanish()
+    devices["expired"].disconnect()
+    fake.wait_report("offline", "away")
+    for name in ("online", "away"):
+        fake.cut(key=keys[name])
+    fake.wait_report("kicked", "online")
+    fake.wait_report("cut_offline", "away")
+    again = persistently(broker, "away", keys["away"], v5=number % 2 == 0, expiry_s=1)
+    persistently(broker, "kept", keys["kept"], v5=True, expiry_s=1)
+    fake.cut(key=keys["away"])
+    again.wait_end()
+    time.sleep(2.2)  # sessions expire, one of them cut while it was away
+    fake.cut(key=keys["expired"])
+    fake.sessions.clear()
+    fake.end_stream()
+    fake.wait_for(lambda: fake.streams >= number + 2, 10.0)
+    send_empty_auth(broker)
+    fake.reports.clear()
+
+
+def send_empty_auth(broker: Broker) -> None:
+    """An AUTH packet without a body on an accepted connection."""
+    raw = RawClient(broker.port)
+    key = key_id().encode()
+    raw.send(connect_packet(client_id=b"raw", username=key, password=pop().encode(), level=5))
+    if raw.receive():  # else the answer came too late
+        raw.send(b"\xf0\x00")
+    while raw.receive():
+        pass
+    raw.close()
+
+
+def storm(broker: Broker, fake: FakeAuthd) -> None:
+    """Several rounds, then a proper end."""
+    fake.wait_for(lambda: fake.streams >= 1, 30.0)
+    for number in range(ROUNDS):
+        one_round(broker, fake, number)
+
+
+@pytest.mark.timeout(180)
+def test_a51_valgrind_finds_no_error(start_broker: StartBroker, fake: FakeAuthd) -> None:
+    broker = start_broker(under=VALGRIND)
+    storm(broker, fake)
+    assert broker.stop() == 0
+
+
+@pytest.mark.timeout(180)
+def test_a51_the_sanitizers_find_no_error(
+    start_broker: StartBroker,
+    fake: FakeAuthd,
+    tmp_path: Path,
+) -> None:
+    subprocess.run(
+        ["/usr/bin/make", "-s", "-C", str(SOURCES), "asan"], check=True, capture_output=True
+    )
+    library = subprocess.run(
+        ["/usr/bin/gcc", "-print-file-name=libasan.so"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    preload = ("/usr/bin/env", f"LD_PRELOAD={library}", "ASAN_OPTIONS=exitcode=99")
+    broker = start_broker(under=preload, loaded=SOURCES / "authd_mosquitto_asan.so")
+    storm(broker, fake)
+    assert broker.stop() == 0

@@ -1,0 +1,76 @@
+"""Configuration: what keeps a broker from starting, and what it says."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.plugin.conftest import MOSQUITTO, StartBroker, free_port, write_config
+from tests.plugin.fake_authd import FakeAuthd
+
+GOOD = "plugin_opt_authd_broker hall"
+
+
+def start_in_vain(folder: Path, plugin: Path, *, options: str, extra: str = "") -> str:
+    """Start a broker that must not start; its log."""
+    config = write_config(folder, port=free_port(), plugin=plugin, options=options, extra=extra)
+    done = subprocess.run([MOSQUITTO, "-c", str(config)], timeout=10, check=False)
+    assert done.returncode != 0
+    return (folder / "log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("", "`plugin_opt_authd_broker` is missing: write the name of this broker's entry"),
+        ("plugin_opt_authd_broker a/b", "`plugin_opt_authd_broker`: write the name of a [[broker"),
+        (f"plugin_opt_authd_broker {'x' * 65}", "1 to 64 letters"),
+        (f"{GOOD}\n{GOOD}", "`plugin_opt_authd_broker`: write it once"),
+        (f"{GOOD}\nplugin_opt_authd_sokket /x", "`plugin_opt_authd_sokket`: it is unknown"),
+        (f"{GOOD}\nplugin_opt_authd_socket run/x", "write an absolute path"),
+        (f"{GOOD}\nplugin_opt_authd_socket /{'x' * 107}", "at most 107 bytes"),
+        (f"{GOOD}\nplugin_opt_authd_rate 0", "1 to 10000"),
+        (f"{GOOD}\nplugin_opt_authd_rate 5x", "1 to 10000"),
+        (f"{GOOD}\nplugin_opt_authd_rate -1", "1 to 10000"),
+        (f"{GOOD}\nplugin_opt_authd_rate 99999999999999999999", "1 to 10000"),
+    ],
+)
+def test_bad_options_keep_the_broker_from_starting(
+    tmp_path: Path,
+    plugin: Path,
+    options: str,
+    sentence: str,
+) -> None:
+    assert sentence in start_in_vain(tmp_path, plugin, options=options)
+
+
+def test_a50_two_instances_keep_the_broker_from_starting(tmp_path: Path, plugin: Path) -> None:
+    second = f"{GOOD}\nlistener {free_port()} 127.0.0.1\nplugin {plugin}\n{GOOD}"
+    log = start_in_vain(tmp_path, plugin, options=second, extra="per_listener_settings true")
+    assert "the plugin is loaded twice; write `per_listener_settings false`" in log
+
+
+def test_a50_without_tick_nobody_gets_in(start_broker: StartBroker, fake: FakeAuthd) -> None:
+    """One listener under `per_listener_settings`: init cannot see it, but TICK never comes."""
+    broker = start_broker(extra="per_listener_settings true")
+    assert broker.device("c1").connect() is None
+    assert fake.questions == []
+    broker.wait_log("the broker does not call TICK; set per_listener_settings false")
+
+
+def test_a_broker_says_at_start_whom_it_asks(start_broker: StartBroker, fake: FakeAuthd) -> None:
+    broker = start_broker()
+    broker.wait_log("authd: broker `hall`, boot ")
+    broker.wait_log(str(fake.path))
+    broker.wait_log("event stream open, snapshot of 0 sessions")
+
+
+def test_a_reload_changes_nothing(start_broker: StartBroker, fake: FakeAuthd) -> None:
+    broker = start_broker()
+    broker.wait_log("event stream open")
+    device = broker.online("c1")
+    broker.process.send_signal(1)
+    broker.wait_log("Reloading config")
+    assert device.publish("site/a") == 0
+    assert broker.device("c2").connect() == 0
+    assert fake.streams == 1

@@ -1,0 +1,576 @@
+/* Unit tests of the plugin's parts that need no broker. Usage: unit [topics.txt]
+ *
+ * Prints one line for each claim that fails and the number of claims checked; exits 1 if any failed. */
+#include <sodium.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bucket.h"
+#include "events.h"
+#include "grammar.h"
+#include "rights.h"
+#include "table.h"
+#include "topics.h"
+#include "wire.h"
+
+static int checked, failed;
+
+#define CHECK(claim) check((claim), #claim, __LINE__)
+
+static void check(bool holds, const char *claim, int line)
+{
+	checked++;
+	if (!holds) {
+		failed++;
+		printf("line %d: %s\n", line, claim);
+	}
+}
+
+/* --- topics --- */
+
+static void test_topics(void)
+{
+	static const char *const covered[][2] = {
+		{"a", "a"}, {"a/#", "a"}, {"a/#", "a/b/c"}, {"a/+", "a/"}, {"#", "a/b"}, {"+/b", "/b"},
+		{"a/#", "a/#"}, {"a/#", "a/+/c"}, {"a/+", "a/+"}, {"#", "#"}, {"#", "+/+"}, {"$SYS/#", "$SYS/x"},
+		{"a/b", "$share/g/a/b"}, {"a/#", "$share/g/a/#"}, {"a//b", "a//b"}, {"/#", "/"}, {"a/+/#", "a/b"},
+	};
+	static const char *const refused[][2] = {
+		{"a", "b"}, {"a", "a/b"}, {"a/b", "a"}, {"a/+", "a"}, {"a/+", "a/b/c"}, {"a/+", "a/#"}, {"a/b", "a/+"},
+		{"a/b", "a/#"}, {"#", "$SYS/x"}, {"+/x", "$SYS/x"}, {"+/#", "$CONTROL/x"}, {"a", ""}, {"", "a"},
+		{"a/#", "ab"}, {"a", "$share/g"}, {"#", "$share/g/"}, {"#", "$share//x"}, {"#", "$shareX/a"},
+		{"#", "$share/g+/x"}, {"#", "$share"}, {"#", "$share/g/$share/h/a"}, {"$share/g/a", "$share/g/a"},
+		{"a/#/b", "a/x/b"}, {"a#", "a#"}, {"a/b+", "a/b+"}, {"#", "a/#/b"}, {"#", "a\nb"}, {"+/+/b", "a/b"},
+	};
+
+	for (size_t i = 0; i < sizeof(covered) / sizeof(covered[0]); i++) {
+		check(topics_covers(covered[i][0], covered[i][1]), covered[i][1], __LINE__);
+	}
+	for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
+		check(!topics_covers(refused[i][0], refused[i][1]), refused[i][1], __LINE__);
+	}
+	CHECK(topics_matches("a/+", "a/b"));
+	CHECK(topics_matches("a/#", "a"));
+	CHECK(!topics_matches("#", "a/+"));
+	CHECK(!topics_matches("#", "$share/g/a"));
+	CHECK(!topics_matches("a/#", "$share/g/a/b"));
+	CHECK(!topics_matches("#", "$SYS/broker/connection/x/state"));
+}
+
+static void test_vector(const char *function, const char *first, const char *second, const char *expected)
+{
+	char claim[600];
+	bool want = strcmp(expected, "true") == 0;
+	bool got;
+
+	if (strcmp(function, "matches") == 0) {
+		got = topics_matches(first, second);
+	} else if (strcmp(function, "covers") == 0) {
+		got = topics_covers(first, second);
+	} else {
+		return; /* other functions exist in Python only */
+	}
+	snprintf(claim, sizeof(claim), "vector: %s %.200s %.200s is %s", function, first, second, expected);
+	check(got == want && (want || strcmp(expected, "false") == 0), claim, __LINE__);
+}
+
+/* `<function> TAB <first> TAB <second> TAB <true|false>`; blank lines and lines that begin with "# " are comments. */
+static void test_vectors(const char *path)
+{
+	FILE *file = fopen(path, "r");
+	char line[2048];
+	int before = checked;
+
+	CHECK(file != NULL);
+	while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
+		char *fields[4];
+		char *rest = line;
+		size_t count = 0;
+
+		line[strcspn(line, "\r\n")] = '\0';
+		if (line[0] == '\0' || strncmp(line, "# ", 2) == 0) {
+			continue;
+		}
+		while (count < 4 && rest != NULL) {
+			fields[count++] = strsep(&rest, "\t");
+		}
+		CHECK(count == 4 && rest == NULL);
+		if (count == 4) {
+			test_vector(fields[0], fields[1], fields[2], fields[3]);
+		}
+	}
+	if (file != NULL) {
+		fclose(file);
+	}
+	CHECK(checked > before + 1);
+}
+
+/* --- grammar --- */
+
+static void make_pop(char *text, size_t chars, unsigned char version, int64_t time_s)
+{
+	unsigned char bytes[94] = {0};
+	size_t length = chars == POP_CHARS ? 78 : 94;
+
+	bytes[0] = version;
+	for (int i = 0; i < 5; i++) {
+		bytes[1 + i] = (unsigned char)(time_s >> (8 * (4 - i)));
+	}
+	sodium_bin2base64(text, chars + 1, bytes, length, sodium_base64_VARIANT_URLSAFE_NO_PADDING);
+}
+
+static enum credential_form form(const char *username, const char *password)
+{
+	return grammar_credential(username, password).form;
+}
+
+static void test_pop_grammar(void)
+{
+	static const char key[] = "Cn3-8sxTqXbL0Zr5dJ1aTw";
+	char pop[POP_WITH_HINT_CHARS + PATH_MAX_CHARS + 10];
+
+	make_pop(pop, POP_CHARS, 1, 1700000000);
+	CHECK(form(key, pop) == CREDENTIAL_POP);
+	CHECK(grammar_credential(key, pop).time_s == 1700000000);
+	CHECK(form("Cn3-8sxTqXbL0Zr5dJ1aTx", pop) == CREDENTIAL_REFUSED); /* not canonical */
+	CHECK(form("kitchen", pop) == CREDENTIAL_REFUSED);
+	for (size_t cut = 0; cut < POP_CHARS; cut++) {
+		char shorter[POP_CHARS + 1];
+
+		memcpy(shorter, pop, cut);
+		shorter[cut] = '\0';
+		check((form(key, shorter) == CREDENTIAL_REFUSED) == (cut != DEVICE_PASSWORD_CHARS), "truncated", (int)cut);
+	}
+	pop[50] = '=';
+	CHECK(form(key, pop) == CREDENTIAL_REFUSED);
+	make_pop(pop, POP_CHARS, 2, 1700000000);
+	CHECK(form(key, pop) == CREDENTIAL_REFUSED);
+	make_pop(pop, POP_WITH_HINT_CHARS, 1, 1700000000);
+	CHECK(form(key, pop) == CREDENTIAL_POP);
+	pop[POP_WITH_HINT_CHARS - 1] = 'B'; /* unused bits set */
+	CHECK(form(key, pop) == CREDENTIAL_REFUSED);
+}
+
+static void test_path_grammar(void)
+{
+	static const char key[] = "Cn3-8sxTqXbL0Zr5dJ1aTw";
+	char pop[POP_CHARS + PATH_MAX_CHARS + 10];
+
+	make_pop(pop, POP_CHARS, 1, 1700000000);
+	strcat(pop, ".");
+	CHECK(form(key, pop) == CREDENTIAL_REFUSED);
+	strcat(pop, "gQ");
+	CHECK(form(key, pop) == CREDENTIAL_POP);
+	strcat(pop, "-_A");
+	CHECK(form(key, pop) == CREDENTIAL_REFUSED); /* 5 characters encode no whole bytes */
+	strcpy(pop + POP_CHARS + 1, "gR");
+	CHECK(form(key, pop) == CREDENTIAL_REFUSED);
+	memset(pop + POP_CHARS + 1, 'A', PATH_MAX_CHARS);
+	pop[POP_CHARS + 1 + PATH_MAX_CHARS] = '\0';
+	CHECK(form(key, pop) == CREDENTIAL_POP);
+	strcat(pop, "A");
+	CHECK(form(key, pop) == CREDENTIAL_REFUSED);
+	strcpy(pop + POP_CHARS + 1, "gQ.gQ");
+	CHECK(form(key, pop) == CREDENTIAL_REFUSED);
+}
+
+static void test_password_grammar(void)
+{
+	static const char password[] = "AAECAwQFBgcICQoLDA0ODw";
+
+	CHECK(form("kitchen-sensor_1.x", password) == CREDENTIAL_DEVICE_PASSWORD);
+	CHECK(form("Cn3-8sxTqXbL0Zr5dJ1aTw", password) == CREDENTIAL_DEVICE_PASSWORD);
+	CHECK(form("authd-evict", password) == CREDENTIAL_REFUSED);
+	CHECK(form("", password) == CREDENTIAL_REFUSED);
+	CHECK(form("a/b", password) == CREDENTIAL_REFUSED);
+	CHECK(form("a+", password) == CREDENTIAL_REFUSED);
+	CHECK(form("#", password) == CREDENTIAL_REFUSED);
+	CHECK(form("\xC3\xBC", password) == CREDENTIAL_REFUSED);
+	CHECK(form("0123456789012345678901234567890123456789012345678901234567890123", password) ==
+	      CREDENTIAL_DEVICE_PASSWORD);
+	CHECK(form("01234567890123456789012345678901234567890123456789012345678901234", password) ==
+	      CREDENTIAL_REFUSED);
+	CHECK(form("kitchen", "AAECAwQFBgcICQoLDA0ODx") == CREDENTIAL_REFUSED);
+	CHECK(form("kitchen", "AAECAwQFBgcICQoLDA0OD") == CREDENTIAL_REFUSED);
+	CHECK(form("kitchen", "AAECAwQFBgcICQoLDA0ODw=") == CREDENTIAL_REFUSED);
+	CHECK(form("kitchen", "AAECAwQFBgcICQoLDA0O w") == CREDENTIAL_REFUSED);
+	CHECK(form(NULL, password) == CREDENTIAL_REFUSED);
+	CHECK(form("kitchen", NULL) == CREDENTIAL_REFUSED);
+	CHECK(form("kitchen", "") == CREDENTIAL_REFUSED);
+}
+
+static void test_client_ids(void)
+{
+	char longest[CLIENT_ID_MAX_BYTES + 2];
+
+	memset(longest, 'x', sizeof(longest));
+	longest[CLIENT_ID_MAX_BYTES + 1] = '\0';
+	CHECK(!grammar_client_id(longest));
+	longest[CLIENT_ID_MAX_BYTES] = '\0';
+	CHECK(grammar_client_id(longest));
+	CHECK(grammar_client_id("kitchen sensor $x %c"));
+	CHECK(!grammar_client_id(""));
+	CHECK(!grammar_client_id("a/b"));
+	CHECK(!grammar_client_id("a+"));
+	CHECK(!grammar_client_id("#"));
+	CHECK(!grammar_client_id("a\n"));
+	CHECK(!grammar_client_id("a\x7F"));
+	CHECK(!grammar_client_id("\xC3\xBC"));
+	CHECK(!grammar_client_id("http-api"));
+}
+
+/* --- limits --- */
+
+static void test_budget(void)
+{
+	struct budget budget = {0};
+	int64_t second = 1000000;
+	int64_t now_us = 5 * second;
+
+	CHECK(budget_allows_ms(&budget, now_us) == BUDGET_CALL_MS);
+	budget_charge(&budget, now_us, now_us + 50000);
+	CHECK(budget_allows_ms(&budget, now_us + 50000) == 50);
+	budget_charge(&budget, now_us + 50000, now_us + 85000);
+	CHECK(budget_allows_ms(&budget, now_us + 85000) == 15);
+	budget_charge(&budget, now_us + 85000, now_us + 93000);
+	CHECK(budget_allows_ms(&budget, now_us + 93000) == 0);
+	CHECK(budget_allows_ms(&budget, now_us + 900000) == 0);
+	CHECK(budget_allows_ms(&budget, now_us + 1030000) > 0);
+	CHECK(budget_allows_ms(&budget, now_us + 2 * second) == BUDGET_CALL_MS);
+}
+
+/* Whatever a caller does that asks whenever it may, no second holds more than 100 ms (and the last call's overrun). */
+static void test_budget_in_any_second(void)
+{
+	struct budget budget = {0};
+	static int64_t waits[100000]; /* in ms, by ms */
+	int64_t now_ms = 0, most = 0, sum = 0;
+
+	while (now_ms < 99000) {
+		long allowed = budget_allows_ms(&budget, now_ms * 1000);
+
+		if (allowed > 0) {
+			budget_charge(&budget, now_ms * 1000, (now_ms + allowed) * 1000);
+			for (long i = 0; i < allowed; i++) {
+				waits[now_ms + i] = 1;
+			}
+			now_ms += allowed;
+		}
+		now_ms += 7;
+	}
+	for (int i = 0; i < 99000; i++) {
+		sum += waits[i] - (i >= 1000 ? waits[i - 1000] : 0);
+		most = sum > most ? sum : most;
+	}
+	CHECK(most <= BUDGET_SECOND_MS);
+	CHECK(most >= BUDGET_SECOND_MS - BUDGET_LEAST_MS);
+}
+
+static void test_rates(void)
+{
+	static struct rates rates;
+	int taken = 0;
+
+	rates_init(&rates, 10);
+	while (rates_take(&rates, "192.0.2.1", 1, 1000)) {
+		taken++;
+	}
+	CHECK(taken == 30);
+	CHECK(!rates_take(&rates, "192.0.2.1", 1, 1050));
+	CHECK(rates_take(&rates, "192.0.2.2", 1, 1050));
+	CHECK(rates_take(&rates, "192.0.2.1", 1, 1150));
+	CHECK(!rates_take(&rates, "::ffff:192.0.2.1", 1, 1150));
+	CHECK(rates_take(&rates, "192.0.2.1", 5, 2000));
+	for (taken = 0; rates_take(&rates, "2001:db8::1", 1, 1000); taken++) {
+	}
+	CHECK(!rates_take(&rates, "2001:db8::2", 1, 1000));
+	CHECK(rates_take(&rates, "2001:db8:0:1::1", 1, 1000));
+	CHECK(rates_take(&rates, NULL, 1, 1000));
+	CHECK(rates_take(&rates, "not an address", 1, 1000));
+}
+
+/* --- wire --- */
+
+#define TERMS                                                                                                          \
+	"\"session\":\"5kq1Yw2f0bU\",\"key\":\"Cn3-8sxTqXbL0Zr5dJ1aTw\",\"lease_ms\":5000,\"will\":\"suppress\","       \
+	"\"rights\":[{\"filter\":\"a/b\",\"actions\":1},{\"filter\":\"c/#\",\"actions\":6,\"ms\":1000}]"
+#define ALLOW "{\"verdict\":\"allow\",\"n\":41,\"run\":\"03b7a1c95e6d2f48\",\"new\":[1]," TERMS "}"
+
+#define DENY "{\"verdict\":\"deny\",\"reason\":\"stale\",\"detail\":\"d\\u001b\\n\",\"temporary\":true}"
+
+static bool parses(const char *text)
+{
+	struct answer answer;
+	bool valid = wire_parse_answer(text, strlen(text), 1000, &answer);
+
+	free(answer.terms.rights);
+	return valid;
+}
+
+static void test_answer(void)
+{
+	struct answer answer;
+
+	CHECK(wire_parse_answer(ALLOW, strlen(ALLOW), 1000, &answer));
+	CHECK(answer.allow && answer.origin.n == 41 && strcmp(answer.origin.run, "03b7a1c95e6d2f48") == 0);
+	CHECK(answer.terms.lease_ends_at_ms == 6000 && !answer.terms.will_publish);
+	CHECK(answer.terms.rights->count == 2 && answer.terms.rights->items[1].actions == ACTION_SUB);
+	CHECK(rights_allow_name(answer.terms.rights, ACTION_PUB, "a/b", 1000));
+	CHECK(!rights_allow_name(answer.terms.rights, ACTION_SUB, "a/b", 1000));
+	CHECK(rights_allow_name(answer.terms.rights, ACTION_SUB, "c/d", 1999));
+	CHECK(!rights_allow_name(answer.terms.rights, ACTION_SUB, "c/d", 2000));
+	CHECK(!rights_allow_name(NULL, ACTION_SUB, "c/d", 0));
+	free(answer.terms.rights);
+	CHECK(wire_parse_answer(DENY, strlen(DENY), 0, &answer));
+	CHECK(!answer.allow && answer.temporary && strcmp(answer.detail, "d??") == 0);
+}
+
+static void test_odd_answers(void)
+{
+	static const char *const odd[] = {
+		"", "{}", "[]", "null", "{\"verdict\":\"allow\"}", "{\"verdict\":\"deny\"}", "{\"verdict\":true}",
+		"{\"verdict\":\"ALLOW\",\"n\":1,\"run\":\"03b7a1c95e6d2f48\"," TERMS "}",
+		ALLOW ALLOW, ALLOW "x",
+		"{\"verdict\":\"allow\",\"verdict\":\"deny\",\"n\":1,\"run\":\"03b7a1c95e6d2f48\"," TERMS "}",
+		"{\"verdict\":\"allow\",\"n\":-1,\"run\":\"03b7a1c95e6d2f48\"," TERMS "}",
+		"{\"verdict\":\"allow\",\"n\":1.5,\"run\":\"03b7a1c95e6d2f48\"," TERMS "}",
+		"{\"verdict\":\"allow\",\"n\":\"1\",\"run\":\"03b7a1c95e6d2f48\"," TERMS "}",
+		"{\"verdict\":\"allow\",\"n\":1,\"run\":\"03B7A1C95E6D2F48\"," TERMS "}",
+		"{\"verdict\":\"allow\",\"n\":1,\"run\":\"03b7a1c95e6d2f48\",\"lease_ms\":9," TERMS "}",
+		"{\"verdict\":\"deny\",\"reason\":\"stale\",\"detail\":\"d\",\"temporary\":1}",
+	};
+	static const char *const terms[][2] = {
+		{"5kq1Yw2f0bU", "5kq1Yw2f0b"}, {"Cn3-8sxTqXbL0Zr5dJ1aTw", "x"}, {"5000", "1e300"}, {"5000", "null"},
+		{"5000", "-1"}, {"suppress", "maybe"}, {"a/b", "a/#/b"}, {"a/b", ""}, {"a/b", "a\\u0000b"},
+		{"a/b", "$share/g/a"}, {"\"actions\":1", "\"actions\":\"1\""}, {"\"actions\":1", "\"x\":1"},
+		{"\"ms\":1000", "\"ms\":\"\""}, {"[{\"filter\"", "[5,{\"filter\""},
+	};
+
+	for (size_t i = 0; i < sizeof(odd) / sizeof(odd[0]); i++) {
+		check(!parses(odd[i]), odd[i], __LINE__);
+	}
+	CHECK(parses(ALLOW) && parses(ALLOW "\r\n"));
+	for (size_t i = 0; i < sizeof(terms) / sizeof(terms[0]); i++) {
+		char text[1024];
+		const char *at = strstr(ALLOW, terms[i][0]);
+
+		snprintf(text, sizeof(text), "%.*s%s%s", (int)(at - ALLOW), ALLOW, terms[i][1], at + strlen(terms[i][0]));
+		check(!parses(text), text, __LINE__);
+	}
+}
+
+static struct event *event_of(const char *text)
+{
+	return wire_parse_event(text, strlen(text), 1000);
+}
+
+static bool is_kind(const char *text, enum event_kind kind)
+{
+	struct event *event = event_of(text);
+	bool same = event != NULL && event->kind == kind;
+
+	event_free(event);
+	return same;
+}
+
+#define SNAPSHOT                                                                                                       \
+	"{\"type\":\"snapshot\",\"n\":7,\"run\":\"03b7a1c95e6d2f48\",\"sessions\":[{\"client_id\":\"c1\"," TERMS "}]}"
+#define CUT                                                                                                            \
+	"{\"type\":\"cut\",\"n\":8,\"key\":\"Cn3-8sxTqXbL0Zr5dJ1aTw\",\"client_id\":\"\",\"session\":\"\","             \
+	"\"will\":\"publish\",\"reason\":\"revoked\"}"
+
+static void test_events(void)
+{
+	CHECK(is_kind(SNAPSHOT, EVENT_SNAPSHOT));
+	CHECK(is_kind("{\"type\":\"set\",\"n\":8,\"client_id\":\"c1\"," TERMS "}", EVENT_SET));
+	CHECK(is_kind("{\"type\":\"lease\",\"n\":8,\"leases\":[[\"5kq1Yw2f0bU\",5],[\"5kq1Yw2f0bU\",0]]}", EVENT_LEASE));
+	CHECK(is_kind(CUT, EVENT_CUT));
+	CHECK(is_kind("{\"type\":\"beat\",\"n\":8,\"run\":\"03b7a1c95e6d2f48\"}", EVENT_BEAT));
+	CHECK(event_of("{\"type\":\"beat\",\"n\":8}") == NULL);
+	CHECK(event_of("{\"type\":\"drop\",\"n\":8}") == NULL);
+	CHECK(event_of("{\"type\":\"note\",\"n\":8}") == NULL);
+	CHECK(event_of("{\"type\":\"lease\",\"n\":8,\"leases\":[[\"5kq1Yw2f0bU\"]]}") == NULL);
+	CHECK(event_of("{\"type\":\"lease\",\"n\":8,\"leases\":[[\"5kq1Yw2f0bU\",\"5\"]]}") == NULL);
+	CHECK(event_of("{\"type\":\"set\",\"n\":8,\"client_id\":\"a/b\"," TERMS "}") == NULL);
+	CHECK(event_of("{\"type\":\"set\",\"n\":8," TERMS "}") == NULL);
+	CHECK(event_of("{\"type\":\"cut\",\"n\":8}") == NULL);
+	CHECK(event_of("") == NULL);
+	CHECK(event_of("\"") == NULL);
+}
+
+/* Any bytes give an event or NULL. The text has no NUL behind it, so a reader that needs one is found out. */
+static void test_noise(void)
+{
+	static const char *const seeds[] = {SNAPSHOT, CUT, ALLOW};
+
+	for (uint32_t round = 0; round < 20000; round++) {
+		const char *seed = seeds[round % 3];
+		uint32_t length = (uint32_t)strlen(seed) - randombytes_uniform(2) * randombytes_uniform(100);
+		char *text = malloc(length);
+		struct answer answer;
+
+		if (text == NULL) {
+			return;
+		}
+		memcpy(text, seed, length);
+		for (uint32_t i = 0; i < 1 + round % 3; i++) {
+			text[randombytes_uniform(length)] = (char)randombytes_uniform(256);
+		}
+		event_free(wire_parse_event(text, length, 0));
+		wire_parse_answer(text, length, 0, &answer);
+		free(answer.terms.rights);
+		event_free(wire_parse_sync(text, length));
+		free(text);
+	}
+	CHECK(true);
+}
+
+static bool accepts(struct order *order, enum event_kind kind, uint64_t n, const char *run)
+{
+	struct event event = {.kind = kind, .origin = {.n = n}};
+
+	strcpy(event.origin.run, run);
+	return order_accepts(order, &event) && strcmp(event.origin.run, order->last.run) == 0;
+}
+
+static void test_order(void)
+{
+	struct order order = {0};
+
+	CHECK(!accepts(&order, EVENT_CUT, 1, ""));
+	CHECK(!accepts(&order, EVENT_BEAT, 0, ""));
+	CHECK(accepts(&order, EVENT_SNAPSHOT, 7, "03b7a1c95e6d2f48"));
+	CHECK(!accepts(&order, EVENT_SNAPSHOT, 8, "03b7a1c95e6d2f48"));
+	CHECK(accepts(&order, EVENT_BEAT, 7, "03b7a1c95e6d2f48"));
+	CHECK(!accepts(&order, EVENT_BEAT, 8, "03b7a1c95e6d2f48"));
+	CHECK(!accepts(&order, EVENT_BEAT, 7, "13b7a1c95e6d2f48"));
+	CHECK(!accepts(&order, EVENT_CUT, 7, ""));
+	CHECK(!accepts(&order, EVENT_CUT, 9, ""));
+	CHECK(accepts(&order, EVENT_CUT, 8, ""));
+	CHECK(accepts(&order, EVENT_LEASE, 9, ""));
+	CHECK(accepts(&order, EVENT_BEAT, 9, "03b7a1c95e6d2f48"));
+}
+
+/* --- table --- */
+
+static struct entry *put(struct table *table, int client, int key, int64_t lease_ends_at_ms)
+{
+	struct terms terms = {.lease_ends_at_ms = lease_ends_at_ms};
+	struct origin origin = {.n = 1};
+	static unsigned serial;
+
+	snprintf(terms.client_id, sizeof(terms.client_id), "client-%d", client);
+	snprintf(terms.session, sizeof(terms.session), "%011u", ++serial);
+	snprintf(terms.key, sizeof(terms.key), "%022d", key);
+	terms.rights = calloc(1, sizeof(struct rights));
+	return table_put(table, &terms, &origin, &serial);
+}
+
+static void test_table_bounds(void)
+{
+	struct table table;
+	char client_id[32];
+
+	CHECK(table_init(&table));
+	table.offline_max = 100;
+	table.live_max = 5000;
+	for (int i = 0; i < 5000; i++) {
+		CHECK(!table_full(&table) && put(&table, i, i % 10, 1000 + i % 77) != NULL);
+	}
+	CHECK(table_full(&table));
+	for (int i = 0; i < 5000; i++) {
+		snprintf(client_id, sizeof(client_id), "client-%d", i);
+		table_set_offline(&table, table_find_client(&table, client_id));
+	}
+	CHECK(table.count == 100 && table.offline == 100 && table.heap_count == 0);
+	CHECK(table_find_client(&table, "client-4899") == NULL);
+	CHECK(table_find_client(&table, "client-4900") != NULL);
+	CHECK(put(&table, 4950, 1, 1) != NULL && table.count == 100 && table.offline == 99);
+	table_clear(&table);
+}
+
+static void test_table_leases(void)
+{
+	struct table table;
+	struct entry *entry;
+	int64_t last = 0;
+	int ended = 0;
+
+	CHECK(table_init(&table));
+	for (int i = 0; i < 3000; i++) {
+		entry = put(&table, i, 1, (i * 7919) % 3001);
+		if (i % 3 == 0) {
+			table_set_lease(&table, entry, (i * 104729) % 3001);
+		}
+		if (i % 5 == 0) {
+			table_deny(&table, entry);
+		}
+	}
+	while ((entry = table_next_ended(&table, 3001)) != NULL) {
+		CHECK(entry->terms.lease_ends_at_ms >= last && !entry->denied);
+		last = entry->terms.lease_ends_at_ms;
+		ended++;
+	}
+	CHECK(ended == 2400);
+	entry = table_find_client(&table, "client-1");
+	table_set_lease(&table, entry, 9000);
+	CHECK(table_next_ended(&table, 8999) == NULL && table_next_ended(&table, 9000) == entry);
+	table_clear(&table);
+}
+
+static void test_table_keys_and_kicks(void)
+{
+	struct table table;
+	struct entry *entry = NULL;
+	enum kick_cause cause = KICK_NONE;
+	char key[KEY_ID_CHARS + 1];
+	int found = 0;
+
+	CHECK(table_init(&table));
+	for (int i = 0; i < 2000; i++) {
+		put(&table, i, i % 4, 1000);
+	}
+	snprintf(key, sizeof(key), "%022d", 2);
+	while ((entry = table_next_of_key(&table, key, entry)) != NULL) {
+		table_queue_kick(&table, entry, KICK_CUT, true);
+		table_queue_kick(&table, entry, KICK_CUT, false);
+		found++;
+	}
+	CHECK(found == 500);
+	put(&table, 2, 2, 1000); /* a new session of the same client is not kicked */
+	for (found = 0; (entry = table_next_kick(&table, &cause)) != NULL; found++) {
+		CHECK(cause == KICK_CUT && !entry->kick_with_will && entry->kick == KICK_NONE);
+	}
+	CHECK(found == 499);
+	table_clear(&table);
+}
+
+int main(int argc, char **argv)
+{
+	if (sodium_init() < 0) {
+		return 1;
+	}
+	test_topics();
+	test_pop_grammar();
+	test_path_grammar();
+	test_password_grammar();
+	test_client_ids();
+	test_budget();
+	test_budget_in_any_second();
+	test_rates();
+	test_answer();
+	test_odd_answers();
+	test_events();
+	test_noise();
+	test_order();
+	test_table_bounds();
+	test_table_leases();
+	test_table_keys_and_kicks();
+	for (int i = 1; i < argc; i++) {
+		test_vectors(argv[i]);
+	}
+	printf("%d checked, %d failed\n", checked, failed);
+	return failed == 0 ? 0 : 1;
+}
