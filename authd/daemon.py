@@ -78,11 +78,13 @@ class Daemon:
         self._problems: dict[str, str] = {}
         self._fingerprints: Mapping[bytes, str] = {}
         self._known_peers: Callable[[], list[str]] = list
+        self._operator_uids = group_uids("")
         self._read_brokers()
 
     def _read_brokers(self) -> None:
         names = [one.name for one in self._settings.brokers]
         ensure_secrets(self._settings.state_dir, self._node, names, self._entropy)
+        self._broker_uids = group_uids(self._settings.broker_group)
 
     # --- life -----------------------------------------------------------------------------
 
@@ -272,11 +274,11 @@ class Daemon:
             broker_address=settings.http,
             plugin_app=make_app(
                 [plugin],
-                only_uids(lambda: group_uids(settings.broker_group)),
+                only_uids(lambda: self._broker_uids),
             ),
             plugin_socket=settings.run_dir / "broker.sock",
             broker_group=settings.broker_group,
-            admin_app=make_app([admin], only_uids(lambda: group_uids(""))),
+            admin_app=make_app([admin], only_uids(lambda: self._operator_uids)),
             admin_socket=settings.run_dir / "admin.sock",
         )
 

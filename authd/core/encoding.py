@@ -115,11 +115,9 @@ def _encode_head(out: bytearray, major: int, argument: int) -> None:
     if argument < 24:  # noqa: PLR2004 - RFC 8949 §3: smaller arguments sit in the first byte
         out.append(major << 5 | argument)
         return
-    for info, width in _WIDTHS.items():
-        if argument < 1 << (8 * width):
-            out.append(major << 5 | info)
-            out += argument.to_bytes(width, "big")
-            return
+    info, width = next(pair for pair in _WIDTHS.items() if argument < 1 << (8 * pair[1]))
+    out.append(major << 5 | info)
+    out += argument.to_bytes(width, "big")
 
 
 def decode(data: bytes, *, max_bytes: int) -> CborValue:

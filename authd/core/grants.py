@@ -69,13 +69,11 @@ class ClientIdRule:
 
     def allows(self, client_id: str) -> bool:
         """Say whether the rule lets ``client_id`` through."""
-        match self.match:
-            case ClientIdMatch.EXACT:
-                return client_id == self.value
-            case ClientIdMatch.PREFIX:
-                return client_id.startswith(self.value)
-            case ClientIdMatch.ANY:
-                return True
+        if self.match is ClientIdMatch.EXACT:
+            return client_id == self.value
+        if self.match is ClientIdMatch.PREFIX:
+            return client_id.startswith(self.value)
+        return self.match is ClientIdMatch.ANY
 
     def __str__(self) -> str:
         """Write the rule as the command line takes it."""
@@ -291,11 +289,10 @@ def sign_grant(
         Claim.IAT: issued_at,
         Claim.EXP: expires_at,
     }
-    match subject:
-        case KeySubject(key):
-            claims[Claim.CNF] = {1: {1: 1, -1: 6, -2: key}}
-        case DomainSubject(domain):
-            claims[Claim.SUB] = domain
+    if isinstance(subject, KeySubject):
+        claims[Claim.CNF] = {1: {1: 1, -1: 6, -2: subject.key}}
+    else:
+        claims[Claim.SUB] = subject.domain
     optional: list[tuple[Claim, CborValue | None]] = [
         (Claim.DEPTH, depth or None),
         (Claim.CLIENT_ID, [client_id.match, client_id.value] if client_id else None),
