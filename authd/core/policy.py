@@ -20,6 +20,8 @@ ALL_ACTIONS: Final = Action.PUB | Action.SUB | Action.SERVE
 FULL_SCOPE: Final = make_scope(
     {
         "#": ALL_ACTIONS,
+        # No wildcard reaches a first level that begins with `$`; `$CONTROL` is left out on purpose.
+        "$SYS/#": Action.SUB,
         POWER_ADMIN: Action.PUB,
         POWER_NODE: Action.PUB,
         POWER_REVOKE: Action.PUB,

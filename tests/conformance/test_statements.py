@@ -1,0 +1,121 @@
+"""The vectors of statements, roots, proofs and records through Python."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from authd.core.claims import Kind
+from authd.core.encoding import encode_base64url
+from authd.core.identity import DomainId, admit_key, parse_id
+from authd.core.proofs import Audience, UnverifiedPop, parse_credentials, verify_pop, verify_stapled
+from authd.core.records import verify_record
+from authd.core.roots import verify_root
+from authd.core.statements import verify
+from authd.errors import AuthdError
+from authd.service.issuing import decode_bundle, decode_ticket, encode_bundle, encode_ticket
+from tests.vectors.make import FOLDER, vectors
+
+FILES = sorted(FOLDER.glob("*/*.txt"))
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One file: its header and what is judged."""
+
+    header: dict[str, str]
+    body: bytes
+
+    @property
+    def now(self) -> int:
+        return int(self.header["now"])
+
+
+def read(path: Path) -> Scenario:
+    head, _, body = path.read_text(encoding="ascii").partition("\n\n")
+    header = dict(line.split(": ", 1) for line in head.split("\n"))
+    return Scenario(header, bytes.fromhex(body.replace("\n", "")))
+
+
+def _statement(scenario: Scenario) -> str:
+    kind = Kind[scenario.header["kind"].upper()]
+    return encode_base64url(verify(kind, scenario.body).statement_id)
+
+
+def _root(scenario: Scenario) -> str:
+    encoded = scenario.header.get("previous")
+    previous = verify_root(bytes.fromhex(encoded), previous=None) if encoded else None
+    return encode_base64url(verify_root(scenario.body, previous=previous).statement_id)
+
+
+def _proof(scenario: Scenario) -> str:
+    header = scenario.header
+    domain, _, endpoint = header["audience"].partition("/")
+    pop = parse_credentials(header["username"], scenario.body.decode("ascii"))
+    assert isinstance(pop, UnverifiedPop)
+    verify_stapled(pop.stapled)
+    verify_pop(
+        pop,
+        key=admit_key(bytes.fromhex(header["key"])),
+        audiences=[Audience(DomainId(parse_id(domain)), endpoint)],
+        client_id=header["client-id"],
+        now=scenario.now,
+    )
+    return ""
+
+
+def _record(scenario: Scenario) -> str:
+    verify_record(scenario.body, now=scenario.now)
+    return ""
+
+
+def _bundle(scenario: Scenario) -> str:
+    assert encode_bundle(decode_bundle(scenario.body)) == scenario.body
+    return ""
+
+
+def _ticket(scenario: Scenario) -> str:
+    assert encode_ticket(decode_ticket(scenario.body)) == scenario.body
+    return ""
+
+
+JUDGES: dict[str, Callable[[Scenario], str]] = {
+    "grant": _statement,
+    "revoke": _statement,
+    "heartbeat": _statement,
+    "broker": _statement,
+    "root": _root,
+    "proof": _proof,
+    "record": _record,
+    "bundle": _bundle,
+    "ticket": _ticket,
+}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_vector_ends_as_it_says(path: Path) -> None:
+    scenario = read(path)
+    assert _judge(scenario) == (scenario.header["expect"], scenario.header.get("id", ""))
+
+
+def _judge(scenario: Scenario) -> tuple[str, str]:
+    try:
+        return "ok", JUDGES[scenario.header["kind"]](scenario)
+    except AuthdError as error:
+        return error.reason.value, ""
+
+
+def test_the_files_are_what_their_generator_writes() -> None:
+    written = {
+        f"{path.parent.name}/{path.name}": path.read_text(encoding="ascii") for path in FILES
+    }
+    assert written == {vector.path: vector.render() for vector in vectors()}
+
+
+def test_every_kind_has_vectors_that_pass_and_that_do_not() -> None:
+    for kind in JUDGES:
+        results = {
+            read(path).header["expect"] == "ok" for path in FILES if path.parent.name == kind
+        }
+        assert results == {True, False}
