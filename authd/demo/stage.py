@@ -307,6 +307,7 @@ class Stage:
             f"listener {site.mqtt_port} 127.0.0.1",
             "allow_anonymous false",
             "persistence false",
+            "check_retain_source true",
             "log_dest stderr",
             f"plugin {self._plugin}",
             f"plugin_opt_authd_socket {site.run_dir / 'broker.sock'}",

@@ -337,6 +337,8 @@ class Sessions:
     ) -> AsyncIterator[SessionEvent]:
         """Stream events after a snapshot; a beat after each silence of 5 s; ends when replaced."""
         log = self.events[broker]
+        # The snapshot gets a number of its own; whoever else listens sees nothing under it.
+        log.emit("lease", {"leases": []})
         queue = log.listen(boot)
         yield SessionEvent(number=log.number, kind="snapshot", body={**snapshot(), "run": self.run})
         try:

@@ -11,12 +11,12 @@ static bool late(int64_t until_us)
 }
 
 /* Whether `event` may be newer than the answer that made this session. It is not if it was here before the question
- * went out, or if the daemon, in the same run, numbered it lower; numbers of different runs tell nothing. */
+ * went out, or if the daemon, in the same run, numbered it no higher; numbers of different runs tell nothing. */
 static bool concerns(const struct event *event, const struct entry *entry)
 {
 	bool one_run = strcmp(event->origin.run, entry->origin.run) == 0;
 
-	return event->arrived_us >= entry->asked_at_us && (!one_run || event->origin.n >= entry->origin.n);
+	return event->arrived_us >= entry->asked_at_us && (!one_run || event->origin.n > entry->origin.n);
 }
 
 static bool same_session(const struct terms *a, const struct terms *b)

@@ -18,7 +18,7 @@ from tests.plugin.mqtt import V311, Device, Will
 
 SOURCES = Path(__file__).parents[2] / "plugins" / "mosquitto"
 MOSQUITTO = "/usr/sbin/mosquitto"
-WAIT_S = 10.0
+WAIT_S = 15.0
 
 
 def tell(figure: str) -> None:
@@ -71,10 +71,10 @@ class Broker:
         assert device.connect() == 0
         return device
 
-    def wait_log(self, text: str) -> None:
-        """Wait for a line of the broker's log."""
+    def wait_log(self, text: str, times: int = 1) -> None:
+        """Wait for a line of the broker's log, or for several."""
         until = time.monotonic() + WAIT_S
-        while text not in self.log.read_text():
+        while self.log.read_text().count(text) < times:
             assert time.monotonic() < until, f"`{text}` is not in the log"
             time.sleep(0.02)
 

@@ -259,6 +259,7 @@ class FakeAuthd:
             self._live.put_nowait("")
         queue = self._live = asyncio.Queue()
         listed = [session.as_json() for session in self.sessions.values()]
+        self.n += 1
         queue.put_nowait(
             json.dumps({"type": "snapshot", "n": self.n, "run": self.run, "sessions": listed}),
         )

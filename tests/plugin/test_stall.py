@@ -17,6 +17,7 @@ from tests.plugin.mqtt import Device, RawClient, connect_packet, eventually, pop
 STORM_S = 4.0
 CONNECTS_PER_S = 20
 BUDGET_S_PER_S = 0.1
+LEAST_CALL_S = 0.01  # the plugin starts no call for which it has less time than this
 GAP_MAX_S = 0.5
 
 
@@ -86,7 +87,7 @@ def test_a53_a_slow_daemon_costs_no_more_than_its_budget(
         f" connects, at most {busiest_second(times)} in a second",
     )
     assert gap < GAP_MAX_S
-    assert 1 <= busiest_second(times) <= BUDGET_S_PER_S / (answer_after_s or 0.05) + 1
+    assert 1 <= busiest_second(times) <= BUDGET_S_PER_S / LEAST_CALL_S + 1
     broker.wait_log("the time for questions to authd is used up")
 
 

@@ -29,4 +29,4 @@ def test_a_guarded_prefix_counts_for_every_filter_that_overlaps_it() -> None:
 
 def test_the_full_scope_names_every_power_literally() -> None:
     names = [entry.topic_filter for entry in FULL_SCOPE]
-    assert names == ["#", "$authd/admin", "$authd/node", "$authd/revoke"]
+    assert names == ["#", "$SYS/#", "$authd/admin", "$authd/node", "$authd/revoke"]
