@@ -242,7 +242,7 @@ def test_an_event_from_before_an_answer_leaves_the_answer_alone(
     fake.cut(key=other_key)
     other.wait_end(CUT_WITHIN_S)
     assert device.publish("site/a") == 0
-    for _ in range(2):
+    for _ in range(3):
         fake.send("lease", leases=[])
     fake.cut(key=key)
     device.wait_end(CUT_WITHIN_S)

@@ -62,15 +62,15 @@ def test_a_snapshot_replaces_rights_and_leases(broker: Broker, fake: FakeAuthd) 
         "",
         "x",
         "{}",
-        '{"type":"beat","n":0}',
-        '{"type":"beat","n":7,"run":"RUN"}',
-        '{"type":"beat","n":0,"run":"0000000000000000"}',
-        '{"type":"snapshot","n":1,"run":"RUN","sessions":[]}',
-        '{"type":"lease","n":2,"leases":[]}',
-        '{"type":"lease","n":0,"leases":[]}',
-        '{"type":"lease","n":1,"leases":[["AAAAAAAAAAA"]]}',
-        '{"type":"unheard","n":1}',
-        '{"type":"cut","n":1,"key":"x"}',
+        '{"type":"beat","n":1}',
+        '{"type":"beat","n":8,"run":"RUN"}',
+        '{"type":"beat","n":1,"run":"0000000000000000"}',
+        '{"type":"snapshot","n":2,"run":"RUN","sessions":[]}',
+        '{"type":"lease","n":3,"leases":[]}',
+        '{"type":"lease","n":1,"leases":[]}',
+        '{"type":"lease","n":2,"leases":[["AAAAAAAAAAA"]]}',
+        '{"type":"unheard","n":2}',
+        '{"type":"cut","n":2,"key":"x"}',
     ],
 )
 def test_what_is_missing_or_malformed_brings_a_new_stream(
@@ -86,10 +86,10 @@ def test_what_is_missing_or_malformed_brings_a_new_stream(
 
 def test_good_lines_bring_no_new_stream(broker: Broker, fake: FakeAuthd) -> None:
     device = broker.online("c1")
-    fake.send_line(json.dumps({"type": "beat", "n": 0, "run": fake.run, "more": 1}))
+    fake.send_line(json.dumps({"type": "beat", "n": 1, "run": fake.run, "more": 1}))
     for _ in range(50):
         fake.send("lease", leases=[[fake.session_of("c1").session, 60_000]])
-    fake.send_line(json.dumps({"type": "beat", "n": 50, "run": fake.run}))
+    fake.send_line(json.dumps({"type": "beat", "n": 51, "run": fake.run}))
     fake.cut(key=fake.session_of("c1").key)
     device.wait_end(CUT_WITHIN_S)
     assert fake.streams == 1
