@@ -27,6 +27,7 @@ DEFAULT_PEER: Final = "0.0.0.0:8184"
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,6})(s|m|h|d)")
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+_LOOPBACK: Final = re.compile(r"(localhost|127\.[0-9.]+|\[::1\]):[0-9]+")
 _ENDPOINT: Final = re.compile(r"(\[[0-9a-f:]+\]|[a-z0-9.-]+):([0-9]{1,5})")
 
 
@@ -159,6 +160,12 @@ class _Table:
             raise self.error(key, f"is not of type {kind.__name__}")
         return value
 
+    def number(self, key: str, default: int, *, least: int, most: int) -> int:
+        value = self.take(key, int, default)
+        if not least <= value <= most:
+            raise self.error(key, f"is {value}, not {least} to {most}")
+        return value
+
     def texts(self, key: str, default: list[str] | None = None) -> list[str]:
         value = self.take(key, list, default)
         if not all(isinstance(item, str) for item in value):
@@ -242,9 +249,9 @@ def _read(path: Path, content: dict[str, object], environ: Mapping[str, str]) ->
         path=path,
         state_dir=Path(top.take("state_dir", str, str(path.parent))),
         run_dir=Path(environ.get("AUTHD_RUN_DIR") or run_dir),
-        http=environ.get("AUTHD_HTTP") or listen.endpoint("http", DEFAULT_HTTP),
-        grpc=environ.get("AUTHD_GRPC") or listen.endpoint("grpc", DEFAULT_GRPC),
-        peer=environ.get("AUTHD_PEER") or listen.endpoint("peer", DEFAULT_PEER),
+        http=_override(environ, "AUTHD_HTTP", listen.endpoint("http", DEFAULT_HTTP)),
+        grpc=_override(environ, "AUTHD_GRPC", listen.endpoint("grpc", DEFAULT_GRPC)),
+        peer=_override(environ, "AUTHD_PEER", listen.endpoint("peer", DEFAULT_PEER)),
         advertise=listen.endpoint("advertise", "") if "advertise" in listen else "",
         static_peers=tuple(peers.endpoints("static")),
         replicate=top.choice("replicate", ("auto", "none"), "auto"),
@@ -254,11 +261,23 @@ def _read(path: Path, content: dict[str, object], environ: Mapping[str, str]) ->
         brokers=_read_brokers(top.tables("broker")),
         domains=_read_domains(top.named_tables("domains")),
         guarded=_read_guarded(top.tables("guarded")),
-        embedded_port=embedded.take("port", int, 1883),
+        embedded_port=embedded.number("port", 1883, least=1, most=65_535),
     )
     for table in (listen, peers, embedded, top):
         table.finish()
+    if settings.run_dir.absolute().is_relative_to(settings.state_dir.absolute()):
+        raise top.error("run_dir", "lies inside the state directory, which brokers cannot enter")
     return settings
+
+
+def _override(environ: Mapping[str, str], name: str, configured: str) -> str:
+    text = environ.get(name)
+    if not text:
+        return configured
+    try:
+        return parse_endpoint(text)
+    except FormatError as error:
+        raise ConfigError(f"environment: `{name}` is wrong: {error}") from error
 
 
 def _read_brokers(tables: list[_Table]) -> tuple[BrokerSettings, ...]:
@@ -274,10 +293,18 @@ def _read_brokers(tables: list[_Table]) -> tuple[BrokerSettings, ...]:
             endpoints=_read_endpoints(table),
             on_revoke=table.choice("on_revoke", ("suppress", "publish"), "suppress"),
             evict=evict,
-            evict_address=table.endpoint("evict_address", "") if evict == "takeover" else "",
+            evict_address=_read_evict_address(table) if evict == "takeover" else "",
         )
         table.finish()
     return tuple(brokers.values())
+
+
+def _read_evict_address(table: _Table) -> str:
+    address = table.endpoint("evict_address", "")
+    if not _LOOPBACK.fullmatch(address):
+        # The secret of a takeover goes over this connection as it is.
+        raise table.error("evict_address", f"is `{address}`, which is not this host's loopback")
+    return address
 
 
 def _read_endpoints(table: _Table) -> tuple[str, ...]:
@@ -302,7 +329,7 @@ def _read_domains(tables: dict[str, _Table]) -> tuple[DomainSettings, ...]:
         policy = DomainPolicy(
             scope=scope,
             grace_s=table.grace_s("stale", DEFAULT_GRACE_S),
-            hops=table.take("hops", int, 1),
+            hops=table.number("hops", 1, least=0, most=limits.MAX_PATH_GRANTS),
         )
         domains.append(DomainSettings(name=name, domain=domain, policy=policy))
         table.finish()

@@ -22,7 +22,7 @@ from authd.core.topics import POWER_NODE
 from authd.dht.node import DhtNode
 from authd.embedded.broker import EmbeddedBroker, EmbeddedParts
 from authd.embedded.consult import DeciderAddress
-from authd.errors import AuthdError, ConfigError
+from authd.errors import AuthdError, ConfigError, StoreError
 from authd.evictors.takeover import TakeoverEvictor
 from authd.gossip.node import GossipNode
 from authd.grpc_api.certificates import Certificates, ensure_certificates
@@ -41,6 +41,7 @@ from authd.service.desk import GossipDesk
 from authd.service.operator import Answer
 from authd.service.ports import Evictor
 from authd.store.keystore import HEARTBEAT, NODE, Keystore
+from authd.store.places import check_place
 from authd.store.sqlite import SqliteStore
 from authd.systemd import notify, watchdog_s
 
@@ -97,6 +98,7 @@ class Daemon:
         Raises:
             AuthdError: Something needed could not be opened.
         """
+        check_place(self._settings.state_dir)
         _prepare_run_dir(self._settings.run_dir)
         with SqliteStore(self._settings.state_dir / "authd.db") as store:
             floor, unclean = self._begin(store)
@@ -114,7 +116,7 @@ class Daemon:
         notify("STOPPING=1")
 
     def _begin(self, store: SqliteStore) -> tuple[int, bool]:
-        floor = int(store.meta("floor") or 0)
+        floor = _parse_floor(store.meta("floor") or "0")
         unclean = store.meta("stopped") == "no"
         if unclean:
             _log.warning("the last stop was not clean: proofs made before now are refused")
@@ -163,7 +165,7 @@ class Daemon:
             "enforcement": service.enforcement.run,
             "records": service.publisher.run,
             "heartbeats": service.publisher.run_heartbeats,
-            "evictions": lambda: service.evictions.run(self._evictors()),
+            "evictions": lambda: service.evictions.run(self._evictors),
             "outbox": self._drain_outbox,
             "upkeep": lambda: self._upkeep(store),
             "network": lambda: self._run_network(store),
@@ -376,23 +378,29 @@ class Daemon:
     # --- upkeep ---------------------------------------------------------------------------
 
     def _ready(self) -> dict[str, object]:
-        authority = self._service.authority
-        fresh = authority.heartbeats.freshness().get(authority.policy.own, 0)
+        authority, now = self._service.authority, self._clock.now()
+        own = authority.policy.own
+        fresh = authority.heartbeats.freshness().get(own, 0)
+        usable = fresh and now < fresh + authority.policy.domain(own).grace_s
         return {
-            "problems": [],
+            "problems": []
+            if usable
+            else ["no complete news from the own domain: CONNECT is denied"],
             "degraded": dict(self._problems),
-            "fresh_for_s": fresh - self._clock.now(),
+            "fresh_for_s": max(0, fresh - now),
         }
 
     async def _drain_outbox(self) -> None:
         outbox = Outbox(self._settings.state_dir)
         while True:
-            for path, bundle in outbox.pending():
+            for path in outbox.pending():
                 try:
-                    await self._service.operator.submit(bundle)
+                    await self._service.operator.submit(outbox.read(path))
                 except AuthdError as error:
-                    _log.error("outbox: refused", file=path.name, error=str(error))
-                    outbox.refuse(path)
+                    _log.error("outbox: not taken", file=path.name, error=str(error))
+                    # What may succeed later is tried again: it may be a revocation.
+                    if not error.reason.temporary:
+                        outbox.refuse(path)
                 else:
                     outbox.done(path)
             await asyncio.sleep(_OUTBOX_S)
@@ -435,16 +443,20 @@ class Daemon:
 
     def _reload_settings(self) -> None:
         """Read configuration and node file again; addresses stay as they are until a restart."""
-        settings = load_settings(self._settings.path)
-        node = load_node_file(settings.state_dir)
-        self._settings, self._node = settings, node
-        self._read_brokers()
-        self._certificates()
+        before = self._settings, self._node
+        self._settings = load_settings(self._settings.path)
+        try:
+            self._node = load_node_file(self._settings.state_dir)
+            self._read_brokers()
+            self._certificates()
+        except AuthdError:
+            self._settings, self._node = before
+            raise
         self._service.brokers.replace(self._entries())
-        self._service.authority.set_policy(settings.policy(node.domain_id))
-        if node.networked:
+        self._service.authority.set_policy(self._settings.policy(self._node.domain_id))
+        if self._node.networked:
             self._network_wanted.set()
-        _log.info("reloaded", file=str(settings.path))
+        _log.info("reloaded", file=str(self._settings.path))
 
 
 class Admission:
@@ -488,11 +500,18 @@ def _revoked_key(revoke: Revoke) -> PublicKey | None:
     return PublicKey(revoke.target) if revoke.is_key else None
 
 
+def _parse_floor(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise StoreError(f"the store's `floor` is `{text}`, not a time")
+    return int(text)
+
+
 def _prepare_run_dir(path: Path) -> None:
     try:
         path.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot make `{path}` (run_dir): {error.strerror}") from error
+    check_place(path)
 
 
 async def serve(settings: Settings, *, embedded: bool, on_ready: Callable[[], None]) -> None:
@@ -501,5 +520,18 @@ async def serve(settings: Settings, *, embedded: bool, on_ready: Callable[[], No
     Raises:
         AuthdError: Something needed could not be opened.
     """
-    with contextlib.suppress(asyncio.CancelledError):
-        await Daemon(settings, embedded=embedded).run(on_ready=on_ready)
+    try:
+        with contextlib.suppress(asyncio.CancelledError):
+            await Daemon(settings, embedded=embedded).run(on_ready=on_ready)
+    except ExceptionGroup as group:
+        # The task group wraps what could not be opened; the operator wants the sentence alone.
+        known = group.subgroup(AuthdError)
+        if known is None:
+            raise
+        raise _first_leaf(known) from group
+
+
+def _first_leaf(group: BaseException) -> BaseException:
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return group

@@ -25,7 +25,7 @@ class NodeFile:
     domain: str
     networked: bool = False
     peers: list[str] = field(default_factory=list)
-    broker_secrets: dict[str, str] = field(default_factory=dict)
+    broker_secrets: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def domain_id(self) -> DomainId:
@@ -56,7 +56,7 @@ def load_node_file(state_dir: Path) -> NodeFile:
         raise ConfigError(
             f"`{path}`: {error.strerror}; run `authd init` or `authd join` first",
         ) from error
-    except (ValueError, TypeError, FormatError) as error:
+    except (ValueError, TypeError, AttributeError, FormatError) as error:
         raise ConfigError(f"`{path}`: damaged") from error
     return node
 

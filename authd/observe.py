@@ -10,6 +10,7 @@ from typing import Final
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from authd.core import limits
 from authd.core.decision import ConnectRequest, Decision
 from authd.core.encoding import encode_base64url
 from authd.core.identity import key_id_text
@@ -77,7 +78,7 @@ class Observations:
         self._log.info(
             "connect",
             broker=request.broker,
-            client_id=request.client_id,
+            client_id=request.client_id[: limits.MAX_CLIENT_ID_BYTES],
             address=request.address,
             key=key_id_text(decision.key) if decision.key else None,
             effect=decision.effect.value,

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from authd.core.encoding import encode_base64url
-from authd.errors import StoreError
+from authd.errors import ConfigError, StoreError
 
 
 class Outbox:
@@ -32,11 +32,20 @@ class Outbox:
         except OSError as error:
             raise StoreError(f"cannot write to `{self._directory}`: {error.strerror}") from error
 
-    def pending(self) -> list[tuple[Path, bytes]]:
+    def pending(self) -> list[Path]:
         """Return what waits, oldest first."""
-        if not self._directory.is_dir():
-            return []
-        return [(path, path.read_bytes()) for path in sorted(self._directory.glob("*.bundle"))]
+        return sorted(self._directory.glob("*.bundle"))
+
+    def read(self, path: Path) -> bytes:
+        """Read a bundle that waits.
+
+        Raises:
+            ConfigError: It cannot be read.
+        """
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"cannot read `{path}`: {error.strerror}") from error
 
     def done(self, path: Path) -> None:
         """Forget a bundle that was taken in."""

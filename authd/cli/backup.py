@@ -28,23 +28,35 @@ def backup(
     context.node()
     try:
         handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
-            for name in _FILES:
-                if (context.state_dir / name).exists():
-                    archive.add(context.state_dir / name, arcname=name)
-            database = _copy_database(context.state_dir / "authd.db")
-            info = tarfile.TarInfo("authd.db")
-            info.size, info.mode = len(database), 0o600
-            archive.addfile(info, io.BytesIO(database))
     except FileExistsError as error:
         raise ConflictError(f"`{target}` exists already and is never overwritten") from error
     except OSError as error:
         raise StoreError(f"cannot write `{target}`: {error.strerror}") from error
+    try:
+        _write(context.state_dir, handle)
+    except BaseException:
+        # Half a backup must not be taken for a whole one.
+        target.unlink()
+        raise
     size = target.stat().st_size
     context.output.result(
         {"file": str(target), "bytes": size},
         [f"{target}: {size} bytes; it holds private keys, keep it as you keep those"],
     )
+
+
+def _write(state_dir: Path, handle: int) -> None:
+    try:
+        with os.fdopen(handle, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
+            database = _copy_database(state_dir / "authd.db")
+            for name in _FILES:
+                if (state_dir / name).exists():
+                    archive.add(state_dir / name, arcname=name)
+            info = tarfile.TarInfo("authd.db")
+            info.size, info.mode = len(database), 0o600
+            archive.addfile(info, io.BytesIO(database))
+    except OSError as error:
+        raise StoreError(f"cannot write the backup: {error.strerror}") from error
 
 
 def _copy_database(path: Path) -> bytes:

@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import socket
+import struct
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -37,6 +38,9 @@ from authd.store.keystore import AUTHORITY, Keystore, Subject
 
 _TIMEOUT_S: Final = 15.0
 _KEY_CHARS: Final = 43
+_REASONS: Final = {reason.value: reason for reason in ReasonCode}
+# struct ucred: pid, uid, gid.
+_UCRED: Final = struct.Struct("3i")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 StateOption = Annotated[
@@ -99,7 +103,7 @@ class Context:
             RejectedError: It refused; carries its reason.
         """
         path = self.settings().run_dir / "admin.sock"
-        connection = _UnixConnection(path)
+        connection = _UnixConnection(path, owners=self._owners())
         try:
             payload = json.dumps(body or {})
             connection.request(
@@ -116,10 +120,18 @@ class Context:
             ) from error
         finally:
             connection.close()
-        if response.status != http.client.OK or not isinstance(answer, dict):
-            reason = ReasonCode(answer.get("reason", ReasonCode.REJECTED.value))
-            raise RejectedError(str(answer.get("error", "the daemon refused")), reason=reason)
+        if not isinstance(answer, dict):
+            raise RejectedError(f"what answers on `{path}` is no authd")
+        if response.status != http.client.OK:
+            sentence = str(answer.get("error", "the daemon refused"))
+            raise RejectedError(sentence, reason=_REASONS.get(str(answer.get("reason"))))
         return answer
+
+    def _owners(self) -> frozenset[int]:
+        owners = {0, os.geteuid()}
+        if self.state_dir.exists():
+            owners.add(self.state_dir.stat().st_uid)
+        return frozenset(owners)
 
     def is_up(self) -> bool:
         """Say whether a daemon answers."""
@@ -220,13 +232,18 @@ def ask_passphrase(path: Path | None, *, prompt: str, confirm: bool) -> bytes:
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
+    """HTTP over a Unix socket, with nobody but those who may be the daemon."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, owners: frozenset[int]) -> None:
         super().__init__("authd", timeout=_TIMEOUT_S)
         self._path = path
+        self._owners = owners
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(_TIMEOUT_S)
         self.sock.connect(str(self._path))
+        credentials = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        uid = _UCRED.unpack(credentials)[1]
+        if uid not in self._owners:
+            raise RejectedError(f"user {uid} answers on `{self._path}`: that is not the daemon")

@@ -10,7 +10,7 @@ from authd.cli.context import Context, JsonOption, StateOption, ask_passphrase, 
 from authd.core.claims import Kind
 from authd.core.encoding import decode_base64url, encode_base64url
 from authd.core.identity import SigningKey, admit_key
-from authd.core.roots import Root, verify_root
+from authd.core.roots import Root, parse_root, verify_root
 from authd.errors import ConfigError
 from authd.service.issuing import Bundle, next_root
 from authd.service.ports import Item
@@ -62,28 +62,34 @@ def newest_root(context: Context) -> Root:
     Raises:
         ConfigError: There is none.
     """
+    return own_roots(context)[-1]
+
+
+def own_roots(context: Context) -> list[Root]:
+    """Read every version of the own domain's root from the store, in order.
+
+    Raises:
+        ConfigError: There is none.
+    """
     own = context.node().domain_id
     with SqliteStore(context.state_dir / "authd.db") as store:
         statements = store.load_statements()
-    roots: dict[bytes, Root] = {}
-    newest: Root | None = None
+    roots: list[Root] = []
     for one in statements:
-        if one.kind is not Kind.ROOT:
+        if one.kind is not Kind.ROOT or not _is_next(one.data, roots, own):
             continue
-        root = _next(one.data, roots)
-        roots[root.statement_id] = root
-        if root.domain == own and (newest is None or root.version > newest.version):
-            newest = root
-    if newest is None:
+        roots.append(verify_root(one.data, previous=roots[-1] if roots else None))
+    if not roots:
         raise ConfigError(f"`{context.state_dir}` holds no root of the domain")
-    return newest
+    return roots
 
 
-def _next(data: bytes, roots: dict[bytes, Root]) -> Root:
-    from authd.core.roots import parse_root
-
-    previous = parse_root(data).claims.previous
-    return verify_root(data, previous=roots.get(previous) if previous else None)
+def _is_next(data: bytes, roots: list[Root], own: bytes) -> bool:
+    # Other domains' roots lie there too, and a rival of a version as evidence.
+    unverified = parse_root(data)
+    if roots:
+        return unverified.claims.previous == roots[-1].statement_id
+    return unverified.statement_id == own
 
 
 def _root_key(context: Context, passphrase_file: Path | None) -> SigningKey:

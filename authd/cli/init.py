@@ -37,7 +37,7 @@ def init(
 ) -> None:
     """Make a new domain on this host: root, authority, node and heartbeat keys."""
     context = make_context(state, as_json=as_json)
-    setup.refuse_existing(context)
+    setup.check_wishes(context, http, grpc, peer)
     passphrase = None
     if not unencrypted_root:
         passphrase = ask_passphrase(

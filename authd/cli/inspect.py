@@ -11,7 +11,7 @@ from authd.cli.context import JsonOption, make_context
 from authd.core.claims import Kind
 from authd.core.encoding import decode_base64url, encode_base64url
 from authd.core.grants import Grant, KeySubject
-from authd.core.identity import key_id_text
+from authd.core.identity import admit_key, key_id_text
 from authd.core.proofs import UnverifiedPop, parse_credentials
 from authd.core.roots import parse_root
 from authd.core.statements import Revoke, verify
@@ -27,19 +27,24 @@ def inspect(
 ) -> None:
     """Show what is inside; secrets are left out."""
     context = make_context(None, as_json=as_json)
-    described = _describe(_read(what), what)
+    data, text = _read(what)
+    described = _describe(data, text)
     context.output.result(described, json.dumps(described, indent=1).splitlines())
 
 
-def _read(what: str) -> bytes:
+def _read(what: str) -> tuple[bytes, str]:
+    """Return what is there as bytes, and as text if it is text."""
     path = Path(what)
     try:
-        if path.is_file():
-            data = path.read_bytes()
-            return _unwrap(data)
+        data = path.read_bytes() if path.is_file() else None
     except OSError:
-        return b""
-    return decode_base64url(what.strip()) if "." not in what else b""
+        # Longer than a file name can be.
+        data = None
+    if data is None:
+        text = what.strip()
+        return (decode_base64url(text) if "." not in text else b""), text
+    text = data.decode("ascii").strip() if data.isascii() else ""
+    return _unwrap(data), text
 
 
 def _unwrap(data: bytes) -> bytes:
@@ -55,7 +60,7 @@ def _describe(data: bytes, text: str) -> dict[str, object]:
             return _statement(kind, data)
         except AuthdError:
             continue
-    for attempt in (_root, _bundle, _ticket):
+    for attempt in (_root, _bundle, _ticket, _key_file):
         try:
             return attempt(data)
         except AuthdError:
@@ -133,6 +138,21 @@ def _ticket(data: bytes) -> dict[str, object]:
         "root_versions": len(ticket.roots),
         "grants": [_statement(Kind.GRANT, grant) for grant in ticket.grants],
     }
+
+
+def _key_file(data: bytes) -> dict[str, object]:
+    try:
+        content = json.loads(data)
+        public = admit_key(decode_base64url(content["public"]))
+        described: dict[str, object] = {"kind": "key file", "format": str(content["format"])}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FormatError("not a key file") from error
+    described |= {"key": encode_base64url(public), "key_id": key_id_text(public)}
+    described["encrypted"] = "encrypted_seed" in content
+    if "path" in content:
+        path = [_statement(Kind.GRANT, decode_base64url(one)) for one in content["path"]]
+        described |= {"client_id": str(content.get("client_id")), "path": path}
+    return described
 
 
 def _password(text: str) -> dict[str, object]:

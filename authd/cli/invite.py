@@ -7,6 +7,7 @@ import typer
 
 from authd.cli.app import app
 from authd.cli.context import Context, JsonOption, StateOption, make_context
+from authd.cli.heartbeat import own_roots
 from authd.core.claims import Kind
 from authd.core.encoding import encode_base64url
 from authd.core.grants import Grant, KeySubject, sign_grant
@@ -24,7 +25,6 @@ from authd.service.issuing import (
 )
 from authd.service.ports import Item
 from authd.store.keystore import PUBLISHER, Subject
-from authd.store.sqlite import SqliteStore
 
 
 @app.command("invite")
@@ -82,14 +82,11 @@ def _make_ticket(
     *,
     operator: bool,
 ) -> Ticket:
-    with SqliteStore(context.state_dir / "authd.db") as store:
-        statements = store.load_statements()
-    roots = tuple(one.data for one in statements if one.kind is Kind.ROOT)
     return Ticket(
         domain=context.node().domain_id,
         seed=node_key.seed,
         operator=operator,
-        roots=roots,
+        roots=tuple(root.encoded for root in own_roots(context)),
         grants=(grant.encoded,),
         publisher=context.keystore.load(PUBLISHER).public,
         peers=_peers(context),

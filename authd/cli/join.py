@@ -33,7 +33,7 @@ def join(
 ) -> None:
     """Join a domain with a ticket from `authd invite`."""
     context = make_context(state, as_json=as_json)
-    setup.refuse_existing(context)
+    setup.check_wishes(context, http, grpc, peer)
     opened = decode_ticket(decode_base64url(_read_ticket(ticket)))
     roots, grants = _verify(opened)
     context.keystore.create()

@@ -20,18 +20,25 @@ from authd.store.sqlite import SqliteStore
 HttpOption = Annotated[str, typer.Option("--http", help="Where brokers ask over HTTP.")]
 GrpcOption = Annotated[str, typer.Option("--grpc", help="Where brokers ask over gRPC.")]
 PeerOption = Annotated[str, typer.Option("--peer", help="Where other daemons connect.")]
-MosquittoPortOption = Annotated[int, typer.Option(help="Port clients reach Mosquitto on.")]
-EmbeddedPortOption = Annotated[int, typer.Option(help="Port of the broker of `up --broker`.")]
+MosquittoPortOption = Annotated[
+    int, typer.Option(min=1, max=65_535, help="Port clients reach Mosquitto on.")
+]
+EmbeddedPortOption = Annotated[
+    int, typer.Option(min=1, max=65_535, help="Port of the broker of `up --broker`.")
+]
 HTTP, GRPC, PEER = DEFAULT_HTTP, DEFAULT_GRPC, DEFAULT_PEER
 MOSQUITTO_PORT, EMBEDDED_PORT = 1883, 1884
 
 
-def refuse_existing(context: Context) -> None:
-    """Refuse a state directory that is in use.
+def check_wishes(context: Context, *addresses: str) -> None:
+    """Refuse what cannot be done before any key is made: keys are never overwritten.
 
     Raises:
-        ConflictError: It is.
+        ConflictError: The state directory is in use.
+        FormatError: An address is wrong.
     """
+    for address in addresses:
+        parse_endpoint(address)
     if node_file_path(context.state_dir).exists():
         raise ConflictError(
             f"`{context.state_dir}` belongs to a daemon already: choose another with --state",

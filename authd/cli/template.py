@@ -3,6 +3,9 @@
 import socket
 from pathlib import Path
 
+from authd.config import parse_endpoint
+from authd.errors import FormatError
+
 _TEMPLATE = """\
 # authd configuration. An unknown key is refused: a misspelt one never goes unnoticed.
 
@@ -58,4 +61,12 @@ def first_config(
 
 def _names(port: int) -> str:
     hosts = dict.fromkeys(["localhost", "127.0.0.1", socket.gethostname().lower()])
-    return ", ".join(f'"{host}:{port}"' for host in hosts)
+    return ", ".join(f'"{host}:{port}"' for host in hosts if _can_be_dialled(host, port))
+
+
+def _can_be_dialled(host: str, port: int) -> bool:
+    # Hosts may be called what no audience can be, with `_` for example.
+    try:
+        return bool(parse_endpoint(f"{host}:{port}"))
+    except FormatError:
+        return False

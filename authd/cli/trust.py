@@ -46,6 +46,7 @@ def add(
     for one in prefix:
         check_granted_filter(f"{one}/#")
     bundle = _read_bundle(root) if root else None
+    context.settings()
     before = context.config_path.read_text("utf-8")
     if f"[domains.{name}]" in before:
         raise ConflictError(f"`{context.config_path}` has a domain `{name}` already")

@@ -1,7 +1,6 @@
 """The operator's socket: JSON requests of the command line, over a Unix socket of mode 0600."""
 
 import base64
-import binascii
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -51,7 +50,7 @@ class Admin:
     async def _submit(self, body: _Body) -> Answer:
         try:
             bundle = base64.b64decode(text_member(body, "bundle"), validate=True)
-        except binascii.Error as error:
+        except ValueError as error:
             raise FormatError("`bundle` is not base64") from error
         return await self._operator.submit(bundle)
 

@@ -67,10 +67,12 @@ async def read_body(request: web.Request) -> bytes:
     """Read a body of bounded length.
 
     Raises:
-        FormatError: Too long.
+        FormatError: Too long, cut short, or not encoded as it says.
     """
     try:
         return await request.read()
+    except web.RequestPayloadError as error:
+        raise FormatError("the body is damaged") from error
     except web.HTTPRequestEntityTooLarge as error:
         raise FormatError("the body is too long") from error
 
@@ -129,6 +131,10 @@ def text_member(body: dict[str, object], name: str, default: str | None = None) 
     value = body.get(name, default)
     if not isinstance(value, str):
         raise FormatError(f"`{name}` is missing or not a text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise FormatError(f"`{name}` holds half of a surrogate pair") from error
     return value
 
 

@@ -74,6 +74,7 @@ class Plugin:
         body = await read_json(request)
         check_members(body, _CONNECT)
         asked = self._parse_connect(body)
+        self._check_broker(asked.broker)
         decision = await self._decisions.connect(asked)
         if not decision.allowed:
             return web.json_response(
@@ -117,8 +118,7 @@ class Plugin:
         """Stream events as lines of JSON until the plugin leaves or a newer stream begins."""
         broker = request.query.get("broker", "")
         boot = _boot(request.query.get("boot", ""))
-        if not self._is_broker(broker):
-            raise FormatError(f"no broker entry for a plugin is called `{broker[:32]}`")
+        self._check_broker(broker)
         response = web.StreamResponse()
         response.content_type = "application/x-ndjson"
         await response.prepare(request)
@@ -144,14 +144,14 @@ class Plugin:
             )
             for entry in _entries(body, "clients")
         ]
-        drop = self._table.sync(text_member(body, "broker"), clients)
+        drop = self._table.sync(self._broker(body), clients)
         return web.json_response({"drop": drop, "keep": len(clients) - len(drop)})
 
     async def session(self, request: web.Request) -> web.Response:
         """Take in what happened to sessions."""
         body = await read_json(request)
         check_members(body, frozenset({"broker", "boot", "events"}))
-        broker = text_member(body, "broker")
+        broker = self._broker(body)
         for entry in _entries(body, "events"):
             self._table.report(
                 broker,
@@ -160,6 +160,16 @@ class Plugin:
                 what=text_member(entry, "what"),
             )
         return web.json_response({"ok": True})
+
+    def _broker(self, body: dict[str, object]) -> str:
+        _boot(text_member(body, "boot"))
+        broker = text_member(body, "broker")
+        self._check_broker(broker)
+        return broker
+
+    def _check_broker(self, broker: str) -> None:
+        if not self._is_broker(broker):
+            raise FormatError(f"no broker entry for a plugin is called `{broker[:32]}`")
 
 
 def _boot(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import grp
+import logging
 import os
 import pwd
 import socket
@@ -165,7 +166,12 @@ class HttpServers:
         await self._stack.aclose()
 
     async def _runner(self, app: web.Application) -> web.AppRunner:
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            logger=_silent_logger(),
+            shutdown_timeout=_SHUTDOWN_S,
+        )
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         return runner
@@ -193,6 +199,14 @@ class HttpServers:
             _give_to(path, group, mode)
         except OSError as error:
             raise ConfigError(f"cannot listen on `{path}`: {error.strerror}") from error
+
+
+def _silent_logger() -> logging.Logger:
+    # The library logs malformed requests as they came, and a request line may hold a secret.
+    # What goes wrong in a handler is logged by `authd.http_api.bodies.errors`.
+    logger = logging.getLogger("authd.http_api.silent")
+    logger.disabled = True
+    return logger
 
 
 def _give_to(path: Path, group: str, mode: int) -> None:

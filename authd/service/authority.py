@@ -10,7 +10,6 @@ at least 1, a key's revocation of itself if a grant to that key is known. What a
 the statement that would make it welcome waits in a small bounded buffer.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -24,13 +23,22 @@ from authd.core.proofs import verify_stapled
 from authd.core.roots import Root, parse_root, verify_root
 from authd.core.statements import Broker, Heartbeat, Revoke, Statement, kind_of, verify
 from authd.core.topics import AUTHD_PREFIX, POWER_NODE, has_power
-from authd.core.trust import TrustState
-from authd.errors import AuthdError, EquivocationError, StaleRecordError
+from authd.core.trust import Freshness, TrustState
+from authd.errors import (
+    AuthdError,
+    EquivocationError,
+    FormatError,
+    LimitError,
+    StaleRecordError,
+    StoreError,
+    UntrustedIssuerError,
+)
 from authd.service.heartbeats import Heartbeats
 from authd.service.ports import Clock, Item, StatementStore, StoredStatement
+from authd.service.waiting import Waiting, WaitingRoom
 
-# Statements that wait for the one that makes them welcome; an attacker can only fill this.
-_MAX_WAITING: Final = 512
+# A root, four grants and a revocation can rest on each other; longer chains are nobody's need.
+_MAX_ROUNDS: Final = 8
 # `replicate = "auto"` gossips own device grants up to this many.
 MAX_REPLICATED_GRANTS: Final = 10_000
 _FOREVER: Final = 2**62
@@ -99,7 +107,9 @@ class Authority:
         self._items: dict[StatementId, Item] = {}
         self._gossiped: dict[StatementId, Kind] = {}
         self._roots: dict[StatementId, Root] = {}
-        self._waiting: OrderedDict[bytes, tuple[Item, str]] = OrderedDict()
+        self._rivals: set[StatementId] = set()
+        self._waiting = WaitingRoom()
+        self._look_again = False
         self._listeners: list[Callable[[Change], None]] = []
 
     def set_policy(self, policy: Policy) -> None:
@@ -117,14 +127,44 @@ class Authority:
         Raises:
             StoreError: The store cannot be read.
         """
-        stored = sorted(self._store.load_statements(), key=lambda one: one.kind)
-        for one in stored:
-            batch = _Batch()
-            self._take(Item(one.kind, one.data), one.source, batch, received_at=one.received_at)
-            # A root was applied as it was taken: the next one rests on it.
-            rest = [pair[0] for pair in batch.accepted if not isinstance(pair[0], Root)]
-            self._apply(rest, one.source)
+        for one in sorted(self._store.load_statements(), key=lambda one: one.kind):
+            try:
+                self._restore(one)
+            except EquivocationError:
+                continue
+            except AuthdError as error:
+                # A revocation left out would allow: what cannot be read stops the daemon.
+                raise StoreError(f"the store holds a damaged statement: {error}") from error
         self.heartbeats.adopt(self.state)
+
+    def _restore(self, one: StoredStatement) -> None:
+        """Apply what was verified and welcome when it was stored, whatever is listed now."""
+        if one.kind is Kind.ROOT:
+            self._restore_root(one)
+            return
+        statement = verify(one.kind, one.data)
+        if isinstance(statement, Heartbeat):
+            try:
+                self._observe(statement, received_at=one.received_at)
+            except (StaleRecordError, LimitError):
+                # Replaced, or the host's clock is behind now: heads come again.
+                return
+        self._apply([statement], one.source)
+
+    def _observe(self, heartbeat: Heartbeat, *, received_at: int) -> bool:
+        try:
+            return self.heartbeats.observe(heartbeat, received_at=received_at)
+        except EquivocationError as error:
+            self._raise_alarm(str(error))
+            raise
+
+    def _restore_root(self, one: StoredStatement) -> None:
+        previous = parse_root(one.data).claims.previous
+        if previous is not None and previous not in self._roots:
+            raise FormatError("a root without the version before it")
+        root = verify_root(one.data, previous=self._roots[previous] if previous else None)
+        self._refuse_rival(root)
+        self._apply([root], one.source)
 
     # --- in -------------------------------------------------------------------------------
 
@@ -139,14 +179,14 @@ class Authority:
             The ids of statements that were new and now count.
 
         Raises:
-            StoreError: Nothing of the batch was applied.
+            StoreError: Nothing of the batch was applied, but for roots, which stand by themselves.
         """
-        batch = _Batch()
+        batch, fresh_before = _Batch(), self.heartbeats.freshness()
         for item in items:
             self._take_or_count(item, source, batch)
         self.refused += batch.refused
-        accepted = self._commit(batch, source)
-        if accepted:
+        accepted = self._commit(batch, source, fresh_before=fresh_before)
+        if self._look_again:
             accepted += self._retry_waiting()
         return accepted
 
@@ -154,20 +194,30 @@ class Authority:
         """Take in statements of the local operator, all or nothing, with the reason of a refusal.
 
         Raises:
-            AuthdError: The first statement that cannot be taken says why; nothing was applied.
+            AuthdError: The first statement that cannot be taken says why; nothing was applied, but
+                for roots before it, which stand by themselves.
         """
-        batch = _Batch()
+        batch, fresh_before = _Batch(), self.heartbeats.freshness()
         for item in items:
             self._take(item, "local", batch)
-        return self._commit(batch, "local")
+        accepted = self._commit(batch, "local", fresh_before=fresh_before)
+        if self._look_again:
+            self._retry_waiting()
+        return accepted
 
-    def _take_or_count(self, item: Item, source: str, batch: _Batch) -> None:
+    def _take_or_count(
+        self,
+        item: Item,
+        source: str,
+        batch: _Batch,
+        statement: Statement | None = None,
+    ) -> None:
         try:
-            self._take(item, source, batch)
-        except StaleRecordError:
+            self._take(item, source, batch, statement)
+        except (StaleRecordError, EquivocationError):
             return
-        except EquivocationError as error:
-            self._raise_alarm(str(error))
+        except StoreError:
+            raise
         except AuthdError:
             batch.refused += 1
 
@@ -180,68 +230,113 @@ class Authority:
         item: Item,
         source: str,
         batch: _Batch,
-        *,
-        received_at: int | None = None,
+        statement: Statement | None = None,
     ) -> None:
         if item.kind is Kind.ROOT:
             self._take_root(item, source, batch)
             return
-        statement = verify(item.kind, item.data)
+        statement = statement or verify(item.kind, item.data)
         if isinstance(statement, Heartbeat):
-            at = self._clock.now() if received_at is None else received_at
-            if self.heartbeats.observe(statement, received_at=at):
-                batch.accept(statement, item.data)
+            self._take_head(statement, item.data, source, batch)
             return
         if statement.statement_id in self._items or statement.statement_id in batch.ids:
             return
         if source == "local" or self._welcome(statement, source, batch):
             batch.accept(statement, item.data)
         elif source != "stapled":
-            self._wait(item, source)
+            self._wait(Waiting(item, source, statement))
+
+    def _take_head(
+        self,
+        heartbeat: Heartbeat,
+        data: bytes,
+        source: str,
+        batch: _Batch,
+    ) -> None:
+        try:
+            if self._observe(heartbeat, received_at=self._clock.now()):
+                batch.accept(heartbeat, data)
+        except EquivocationError:
+            # Both heads are evidence: a restart must not forget what this key did.
+            self._save([(heartbeat, data)], source)
+            raise
 
     def _take_root(self, item: Item, source: str, batch: _Batch) -> None:
         unverified = parse_root(item.data)
-        if unverified.statement_id in self._roots:
+        if unverified.statement_id in self._roots or unverified.statement_id in self._rivals:
             return
         previous = None
         if unverified.claims.previous is not None:
             previous = self._roots.get(unverified.claims.previous)
             if previous is None:
-                self._wait(item, source)
+                self._put_off(item, source, "the version before this root is not known here")
                 return
         root = verify_root(item.data, previous=previous)
         if not self._listed(root.domain):
-            self._wait(item, source)
+            self._put_off(item, source, "this root is of a domain that is not listed here")
             return
-        held = self.state.roots.get(root.domain)
-        if held is not None and held.version >= root.version:
-            raise EquivocationError(
-                f"two valid roots of version {root.version}: the one held stays in force",
-            )
-        batch.accept(root, item.data)
-        # A root is applied at once: the rest of the batch may rest on it.
         self._save([(root, item.data)], source)
+        self._refuse_rival(root)
+        # A root is applied at once, because the rest of the batch may rest on it; and told of at
+        # once, because the rest may fail while sessions rest on what this root took away.
         self._apply([root], source)
+        batch.accept(root, item.data)
+        self.heartbeats.advance(self.state)
+        self._notify(Change(roots=True))
+
+    def _refuse_rival(self, root: Root) -> None:
+        held = self.state.roots.get(root.domain)
+        if held is None or held.version < root.version:
+            return
+        sentence = f"two valid roots of version {root.version}: the one held stays in force"
+        self._rivals.add(root.statement_id)
+        self._raise_alarm(sentence)
+        raise EquivocationError(sentence)
+
+    def _put_off(self, item: Item, source: str, why: str) -> None:
+        if source == "local":
+            raise UntrustedIssuerError(why)
+        self._wait(Waiting(item, source, None))
 
     def _listed(self, domain: DomainId) -> bool:
         return domain in self.policy.domains or bool(self.state.grants_to(domain))
 
-    def _wait(self, item: Item, source: str) -> None:
-        self._waiting[item.data] = (item, source)
-        while len(self._waiting) > _MAX_WAITING:
-            self._waiting.popitem(last=False)
+    def _wait(self, one: Waiting) -> None:
+        # A revocation that waits makes the grant it is about welcome, as its evidence.
+        self._look_again |= self._waiting.add(one) and one.item.kind is Kind.REVOKE
 
     def _retry_waiting(self) -> list[StatementId]:
-        if not self._waiting:
-            return []
-        waiting, self._waiting = self._waiting, OrderedDict()
+        accepted: list[StatementId] = []
+        for _ in range(_MAX_ROUNDS):
+            if not self._look_again:
+                break
+            accepted += self._retry_once()
+        return accepted
+
+    def _retry_once(self) -> list[StatementId]:
+        waiting = self._waiting.all()
+        try:
+            return self._retry_all(waiting)
+        except StoreError:
+            # All of them wait on; what was committed is known by now and will be skipped.
+            for one in waiting:
+                self._waiting.add(one)
+            self._look_again = True
+            raise
+
+    def _retry_all(self, waiting: Iterable[Waiting]) -> list[StatementId]:
+        fresh_before = self.heartbeats.freshness()
         batches: dict[str, _Batch] = {}
-        for item, source in waiting.values():
-            self._take_or_count(item, source, batches.setdefault(source, _Batch()))
+        for one in waiting:
+            # Only this one leaves: the others that wait may be what makes it welcome.
+            self._waiting.remove(one)
+            batch = batches.setdefault(one.source, _Batch())
+            self._take_or_count(one.item, one.source, batch, one.statement)
+        self._look_again = False
         accepted: list[StatementId] = []
         for source, batch in batches.items():
-            accepted += self._commit(batch, source)
-        return accepted + (self._retry_waiting() if accepted else [])
+            accepted += self._commit(batch, source, fresh_before=fresh_before)
+        return accepted
 
     # --- who is welcome -------------------------------------------------------------------
 
@@ -290,28 +385,29 @@ class Authority:
             named.add(grant.subject.key)
         if any(target in self.state.by_target for target in named):
             return True
-        return any(
-            item.kind is Kind.REVOKE and any(target in item.data for target in named)
-            for item, _ in self._waiting.values()
-        )
+        return self._waiting.names_in_revocation(named)
 
     # --- persist, apply, notify -----------------------------------------------------------
 
-    def _commit(self, batch: _Batch, source: str) -> list[StatementId]:
-        fresh_before = self.heartbeats.freshness()
+    def _commit(
+        self,
+        batch: _Batch,
+        source: str,
+        *,
+        fresh_before: Freshness,
+    ) -> list[StatementId]:
         rest = [pair for pair in batch.accepted if not isinstance(pair[0], Root)]
         if rest:
             self._save(rest, source)
             self._apply([statement for statement, _ in rest], source)
         statements = [statement for statement, _ in batch.accepted]
-        revocations = tuple(one for one in statements if isinstance(one, Revoke))
         if statements:
             self.heartbeats.advance(self.state)
+            self._look_again |= any(not isinstance(one, Heartbeat) for one in statements)
         change = Change(
             grants=tuple(one for one in statements if isinstance(one, Grant)),
-            revocations=revocations,
+            revocations=tuple(one for one in statements if isinstance(one, Revoke)),
             freshness=self.heartbeats.freshness() != fresh_before,
-            roots=any(isinstance(one, Root) for one in statements),
         )
         if change != Change():
             self._notify(change)

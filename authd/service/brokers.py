@@ -2,7 +2,7 @@
 
 import hmac
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from authd.core.proofs import Audience
@@ -29,7 +29,7 @@ class BrokerEntry:
     name: str
     kind: str
     audiences: tuple[Audience, ...]
-    secret: str
+    secret: str = field(repr=False)
     on_revoke: str = "suppress"
     takeover: str = ""
 
@@ -63,7 +63,7 @@ class Brokers:
         name, _, secret = place.rpartition(".")
         entry = self._entries.get(name)
         expected = entry.secret if entry else "?" * 22
-        matches = hmac.compare_digest(expected.encode(), secret.encode())
+        matches = hmac.compare_digest(expected.encode(), secret.encode("utf-8", "replace"))
         return entry if matches else None
 
     def other_audiences(self, entry: BrokerEntry) -> list[Audience]:

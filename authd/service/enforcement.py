@@ -48,11 +48,7 @@ class Enforcement:
     def restore(self) -> None:
         """Compile the rights of the sessions of an earlier run; those without any are cut."""
         for session in self._sessions.load():
-            rights, failure = self._compile(session)
-            if rights.entries:
-                self._give(session, rights)
-            else:
-                self._cut(session, failure)
+            self._reevaluate(session, policy_changed=False)
 
     # --- changes --------------------------------------------------------------------------
 
@@ -67,7 +63,7 @@ class Enforcement:
         for session in affected:
             if session.session_id not in seen:
                 seen.add(session.session_id)
-                self._reevaluate(session)
+                self._reevaluate(session, policy_changed=change.roots)
         for revoke in change.revocations:
             self._announce(revoke)
         if change.freshness:
@@ -78,7 +74,11 @@ class Enforcement:
         direct = [session for key in keys for session in self._sessions.of_key(key)]
         return direct + self._sessions.resting_on(keys)
 
-    def _reevaluate(self, session: Session) -> None:
+    def _reevaluate(self, session: Session, *, policy_changed: bool) -> None:
+        if self._brokers.get(session.broker) is None:
+            sentence = f"broker entry `{session.broker}` is gone"
+            self._cut(session, Failure(ReasonCode.UNKNOWN_BROKER, sentence))
+            return
         rights, failure = self._compile(session)
         if not rights.entries:
             self._cut(session, failure)
@@ -88,9 +88,11 @@ class Enforcement:
             names = ", ".join(f"`{entry.topic_filter}`" for entry in lost)
             self._cut(session, Failure(ReasonCode.REVOKED, f"lost {names}"))
             return
-        changed = _shape(session.rights.entries) != _shape(rights.entries)
+        before, lease_until = _ends(session.rights.entries), session.lease_until
         self._give(session, rights)
-        if changed:
+        # A lease that got shorter is told too: the broker must not go by the longer one.
+        same = before == _ends(rights.entries) and lease_until == session.lease_until
+        if policy_changed or not same:
             self._emit(session, "set")
 
     def _lost(self, session: Session, rights: Rights) -> list[Right]:
@@ -145,6 +147,15 @@ class Enforcement:
             key=session.key,
             reason=failure.reason,
         )
+        self._emit_cut(session, failure.reason)
+        self._evictions.order(
+            broker=session.broker,
+            client_id=session.client_id,
+            key=session.key,
+            reason=failure.reason.value,
+        )
+
+    def _emit_cut(self, session: Session, reason: ReasonCode) -> None:
         self._sessions.events[session.broker].emit(
             "cut",
             {
@@ -152,14 +163,8 @@ class Enforcement:
                 "client_id": session.client_id,
                 "session": session.session_id,
                 "will": self._will(session.broker),
-                "reason": failure.reason.value,
+                "reason": reason.value,
             },
-        )
-        self._evictions.order(
-            broker=session.broker,
-            client_id=session.client_id,
-            key=session.key,
-            reason=failure.reason.value,
         )
 
     def _will(self, broker: str) -> str:
@@ -250,10 +255,15 @@ class Enforcement:
         self._sessions.events[session.broker].emit(kind, self._describe(session))
 
     def watch(self, broker: str, boot: str) -> AsyncIterator[SessionEvent]:
-        """Stream a broker's events; the sessions of its earlier runs that cannot live on go."""
+        """Stream a broker's events; the sessions of its earlier runs that cannot live on go.
+
+        Should an earlier run be alive after all, it is told: no session goes on that is not in the
+        table, because nothing could end it.
+        """
         for session in self._sessions.on(broker):
             if session.boot != boot and not session.durable:
                 self._sessions.close(session)
+                self._emit_cut(session, ReasonCode.NO_SESSION)
         return self._sessions.watch(broker, boot, lambda: self._snapshot(broker))
 
     def _snapshot(self, broker: str) -> dict[str, object]:
@@ -304,3 +314,7 @@ def _names(revocations: Iterable[Revoke]) -> list[bytes]:
 
 def _shape(entries: Iterable[Right]) -> set[tuple[str, int]]:
     return {(entry.topic_filter, int(entry.actions)) for entry in entries}
+
+
+def _ends(entries: Iterable[Right]) -> set[tuple[str, int, int]]:
+    return {(entry.topic_filter, int(entry.actions), entry.expires_at) for entry in entries}

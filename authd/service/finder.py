@@ -15,7 +15,7 @@ from authd.core.claims import Kind
 from authd.core.encoding import decode
 from authd.core.identity import KeyId, PublicKey, key_id
 from authd.core.records import Record, RecordKind, record_salt, unseal
-from authd.errors import AuthdError, NetworkError, NotFoundError
+from authd.errors import AuthdError, NetworkError, NotFoundError, StoreError
 from authd.service.authority import Authority
 from authd.service.ports import Clock, Item, RecordNetwork
 
@@ -133,13 +133,13 @@ class Finder:
         try:
             record = await self._network.get(issuer, salt)
             grants = open_grants_record(record, wanted)
+            self._authority.receive([Item(Kind.GRANT, data) for data in grants], source="dht")
         except NotFoundError:
             return Outcome.ABSENT
-        except NetworkError:
+        except (NetworkError, StoreError):
             return Outcome.UNREACHABLE
         except AuthdError:
             return Outcome.ABSENT
-        self._authority.receive([Item(Kind.GRANT, data) for data in grants], source="dht")
         found = self._authority.state.grants_to(wanted)
         return Outcome.FOUND if found else Outcome.ABSENT
 

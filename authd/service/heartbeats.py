@@ -5,7 +5,7 @@ from typing import Final
 
 from authd.core import limits
 from authd.core.claims import Kind
-from authd.core.identity import DomainId, PublicKey, SigningKey, StatementId
+from authd.core.identity import DomainId, PublicKey, SigningKey, StatementId, key_id_text
 from authd.core.revocations import (
     Chain,
     DomainView,
@@ -52,6 +52,8 @@ class Heartbeats:
         self._key = key
         self.domains: dict[DomainId, DomainView] = {}
         self._received_at: dict[StatementId, int] = {}
+        # Until when each domain was fresh under the root before its newest.
+        self._fresh_before: dict[DomainId, int] = {}
         self._replaced: list[StatementId] = []
         self._signed_at = 0
         self._state = TrustState()
@@ -62,6 +64,9 @@ class Heartbeats:
     def adopt_root(self, root: Root) -> None:
         """Follow a domain to its next root."""
         view = self.domains.get(root.domain)
+        if view is not None:
+            until = max(view.fresh_until(), self._fresh_before.get(root.domain, 0))
+            self._fresh_before[root.domain] = until
         view = DomainView(root=root) if view is None else view.with_root(root)
         for key in view.keys:
             if key not in view.views:
@@ -86,21 +91,28 @@ class Heartbeats:
             LimitError: Signed too far ahead.
             StaleRecordError: Not newer than the one held.
             EquivocationError: Its key signed two lists; it no longer counts.
+            StoreError: The list cannot be written; nothing was taken in.
         """
         domain = self.domains.get(heartbeat.domain)
         if domain is None or heartbeat.issuer not in domain.keys:
             return False
         view = domain.view(heartbeat.issuer)
+        if view.equivocated:
+            return False
         try:
             changed = observe(view, heartbeat, now=self._clock.now())
-        except EquivocationError:
+        except EquivocationError as error:
             self._set_view(heartbeat.domain, heartbeat.issuer, mark_equivocation(view))
-            raise
+            self._fresh_before.pop(heartbeat.domain, None)
+            raise EquivocationError(
+                f"heartbeat key `{key_id_text(heartbeat.issuer)}` signed two lists of one length:"
+                " it no longer counts",
+            ) from error
+        self._set_view(heartbeat.domain, heartbeat.issuer, changed)
         if view.newest is not None:
             self._replaced.append(view.newest.statement_id)
             self._received_at.pop(view.newest.statement_id, None)
         self._received_at[heartbeat.statement_id] = received_at
-        self._set_view(heartbeat.domain, heartbeat.issuer, changed)
         return True
 
     def take_replaced(self) -> list[StatementId]:
@@ -114,11 +126,12 @@ class Heartbeats:
 
     def _set_view(self, domain: DomainId, key: PublicKey, view: KeyView) -> None:
         before = self.domains[domain].view(key)
-        self.domains[domain] = self.domains[domain].with_view(key, view)
         known = len(before.chain.ids) if before.chain.epoch == view.chain.epoch else 0
         if len(view.chain.ids) > known:
+            # On disk first: what memory knows and the disk does not would leave a hole in the list.
             added = view.chain.ids[known:]
             self._store.append_chain(domain, key, view.chain.epoch, known, added)
+        self.domains[domain] = self.domains[domain].with_view(key, view)
 
     def _prove_all(self, state: TrustState) -> None:
         self._state = state
@@ -263,7 +276,8 @@ class Heartbeats:
         if self._clock.behind_s() > limits.HEARTBEAT_AHEAD_S:
             return found
         for domain, view in self.domains.items():
-            until = view.fresh_until()
+            # The keys of a new root have yet to sign for it: what was fresh goes on, no longer.
+            until = max(view.fresh_until(), self._fresh_before.get(domain, 0))
             if until:
                 found[domain] = until
         return found

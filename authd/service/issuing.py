@@ -5,8 +5,9 @@ needs no network and no daemon, so an offline gateway can issue; whoever gets th
 publishes it.
 """
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from authd.core import limits
@@ -37,6 +38,7 @@ NODE_LIFE_S: Final = 365 * 86_400
 ROOT_LIFE_S: Final = 10 * 365 * 86_400
 _BUNDLE_VERSION: Final = 1
 _MAX_BUNDLE_ITEMS: Final = 64
+_PLACEHOLDER: Final = re.compile(r"\{([a-z]+)\}")
 MAX_BUNDLE_BYTES: Final = 128 * 1024
 
 
@@ -161,11 +163,11 @@ def parse_topic_scope(
 
 
 def _expand(template: str, names: dict[str, str]) -> str:
-    try:
-        expanded = template.format_map(names)
-    except (KeyError, ValueError, IndexError) as error:
+    # Not `str.format`: that would also reach into the attributes of a name.
+    expanded = _PLACEHOLDER.sub(lambda found: names.get(found[1], found[0]), template)
+    if "{" in expanded or "}" in expanded:
         known = ", ".join(f"{{{name}}}" for name in names)
-        raise FormatError(f"`{template}`: a placeholder is one of {known}") from error
+        raise FormatError(f"`{template}`: a placeholder is one of {known}")
     return expanded
 
 
@@ -246,7 +248,7 @@ class Ticket:
     """
 
     domain: DomainId
-    seed: bytes
+    seed: bytes = field(repr=False)
     operator: bool
     roots: tuple[bytes, ...]
     grants: tuple[bytes, ...]

@@ -340,8 +340,9 @@ class Sessions:
         # The snapshot gets a number of its own; whoever else listens sees nothing under it.
         log.emit("lease", {"leases": []})
         queue = log.listen(boot)
-        yield SessionEvent(number=log.number, kind="snapshot", body={**snapshot(), "run": self.run})
         try:
+            body = {**snapshot(), "run": self.run}
+            yield SessionEvent(number=log.number, kind="snapshot", body=body)
             while True:
                 try:
                     event = await asyncio.wait_for(queue.get(), timeout=BEAT_S)

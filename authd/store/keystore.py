@@ -173,7 +173,7 @@ def read_key(path: Path, *, passphrase: bytes | None = None) -> SigningKey:
         return SigningKey.from_seed(box.decrypt(decode_base64url(content["encrypted_seed"])))
     except CryptoError as error:
         raise ConfigError(f"`{path}`: wrong passphrase") from error
-    except (KeyError, FormatError) as error:
+    except (KeyError, TypeError, AttributeError, FormatError) as error:
         raise ConfigError(f"`{path}`: damaged key file") from error
 
 
@@ -226,6 +226,7 @@ def write_private(path: Path, text: str, *, overwrite: bool) -> None:
             file.flush()
             os.fsync(file.fileno())
         if overwrite:
+            _keep_owner(temporary, path)
             temporary.replace(path)
         else:
             os.link(temporary, path)
@@ -235,3 +236,10 @@ def write_private(path: Path, text: str, *, overwrite: bool) -> None:
         raise StoreError(f"cannot write `{path}`: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _keep_owner(new: Path, old: Path) -> None:
+    # Root may run a command on the state of a daemon that is not root, and must not lock it out.
+    if os.geteuid() == 0 and old.exists():
+        status = old.stat()
+        os.chown(new, status.st_uid, status.st_gid)

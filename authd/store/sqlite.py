@@ -59,6 +59,11 @@ class SqliteStore:
             StoreError: It cannot be opened, is damaged, or was made by a newer authd.
         """
         self._path = path
+        try:
+            # Whom devices talk to is nobody's business: WAL and index files get the same mode.
+            path.touch(mode=0o600)
+        except OSError as error:
+            raise StoreError(f"cannot open `{path}`: {error.strerror}") from error
         with self._errors("open"):
             self._fast = self._connect("NORMAL")
             self._durable = self._connect("FULL")
@@ -99,7 +104,8 @@ class SqliteStore:
     def _errors(self, verb: str) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValueError) as error:
+            # A value outside its type is damage too.
             raise StoreError(f"cannot {verb} `{self._path}`: {error}") from error
 
     @contextmanager
@@ -109,10 +115,12 @@ class SqliteStore:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
+                connection.execute("COMMIT")
             except BaseException:
-                connection.execute("ROLLBACK")
+                # A full disk ends the transaction by itself.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
                 raise
-            connection.execute("COMMIT")
 
     # --- facts about this daemon ----------------------------------------------------------
 
@@ -147,16 +155,16 @@ class SqliteStore:
             rows = self._fast.execute(
                 "SELECT kind, id, data, source, received_at FROM statements ORDER BY rowid",
             ).fetchall()
-        return [
-            StoredStatement(
-                kind=Kind(kind),
-                statement_id=StatementId(statement_id),
-                data=data,
-                source=source,
-                received_at=received_at,
-            )
-            for kind, statement_id, data, source, received_at in rows
-        ]
+            return [
+                StoredStatement(
+                    kind=Kind(kind),
+                    statement_id=StatementId(statement_id),
+                    data=data,
+                    source=source,
+                    received_at=received_at,
+                )
+                for kind, statement_id, data, source, received_at in rows
+            ]
 
     def save_statements(self, statements: Iterable[StoredStatement], *, durable: bool) -> None:
         """Save all or nothing; what is there already is kept as it is.
@@ -166,8 +174,9 @@ class SqliteStore:
         """
         with self._transaction("write", durable=durable) as connection:
             connection.executemany(
-                "INSERT OR IGNORE INTO statements (id, kind, data, source, received_at)"
-                " VALUES (?, ?, ?, ?, ?)",
+                # Not `OR IGNORE`: that would leave out a damaged row without a word.
+                "INSERT INTO statements (id, kind, data, source, received_at)"
+                " VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
                 [
                     (one.statement_id, int(one.kind), one.data, one.source, one.received_at)
                     for one in statements
@@ -246,7 +255,7 @@ class SqliteStore:
             if self._consumed % _PURGE_EVERY == 0:
                 connection.execute("DELETE FROM nonces WHERE expires_at < ?", (now,))
             added = connection.execute(
-                "INSERT OR IGNORE INTO nonces VALUES (?, ?)",
+                "INSERT INTO nonces VALUES (?, ?) ON CONFLICT (id) DO NOTHING",
                 (replay_id, expires_at),
             )
             return added.rowcount == 1

@@ -1,0 +1,215 @@
+"""The broker socket: strict requests, verdicts in bodies, the event stream, sync and reports."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from authd.core.decision import ConnectRequest, Decision
+from authd.core.statements import sign_revoke
+from authd.http_api.plugin import Plugin
+from tests.unit.http_api.conftest import DEVICE, DEVICE_ID, Client, Serve
+from tests.unit.service.scenes import item
+from tests.world import Site
+
+BOOT = "0123456789abcdef"
+PLACES = ("connect", "sync", "session")
+
+
+def connecting(site: Site, **change: object) -> dict[str, object]:
+    return {
+        "broker": "m",
+        "boot": BOOT,
+        "client_id": DEVICE_ID,
+        "username": DEVICE_ID,
+        "password": site.pop(DEVICE),
+        "address": "192.0.2.7",
+        "protocol": 4,
+        "clean": True,
+        "enforces": ["rights", "lease", "kick", "will"],
+        **change,
+    }
+
+
+def body_of(place: str, site: Site, **change: object) -> dict[str, object]:
+    if place == "connect":
+        return connecting(site, **change)
+    return {"broker": "m", "boot": BOOT, "clients" if place == "sync" else "events": [], **change}
+
+
+async def ask(client: Client, place: str, body: object) -> tuple[int, dict[str, Any]]:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    async with client.post(f"/v1/plugin/{place}", data=data) as response:
+        return response.status, await response.json()
+
+
+async def test_an_allow_carries_rights_lease_number_and_run(plugin: Client, site: Site) -> None:
+    status, answer = await ask(plugin, "connect", connecting(site))
+    assert status == 200
+    assert answer["verdict"] == "allow"
+    assert answer["rights"] == [
+        {"filter": "site/cmd/#", "actions": 2},
+        {"filter": "site/temp", "actions": 1},
+    ]
+    assert (answer["key"], answer["n"], answer["will"]) == (DEVICE_ID, 0, "suppress")
+    assert answer["lease_ms"] == (60 + 3_600) * 1_000
+    assert answer["run"] == site.service.sessions.run
+
+
+async def test_a_deny_says_why_and_whether_to_try_again(plugin: Client, site: Site) -> None:
+    used = connecting(site)
+    assert (await ask(plugin, "connect", used))[1]["verdict"] == "allow"
+    status, answer = await ask(plugin, "connect", used)
+    assert (status, answer["verdict"], answer["reason"]) == (200, "deny", "replayed")
+    assert answer["temporary"] is False
+    site.clock.behind = 60
+    _, answer = await ask(plugin, "connect", connecting(site))
+    assert (answer["reason"], answer["temporary"]) == ("stale", True)
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_unknown_members_are_refused_by_name(plugin: Client, site: Site, place: str) -> None:
+    status, answer = await ask(plugin, place, body_of(place, site, superuser=True))
+    assert status == 400
+    assert "`superuser`" in answer["error"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    "boot", ["", "0" * 15, "0" * 17, "0" * 15 + "G", "ABCDEF0123456789", "0" * 16 + "\n", None, 7]
+)
+async def test_a_bad_boot_is_refused(plugin: Client, site: Site, place: str, boot: object) -> None:
+    status, _ = await ask(plugin, place, body_of(place, site, boot=boot))
+    assert status == 400
+    assert site.service.sessions.all() == []
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("broker", ["e", "g", "nowhere", "", None])
+async def test_a47_a_broker_entry_that_takes_no_plugin_is_refused(
+    plugin: Client, site: Site, place: str, broker: object
+) -> None:
+    allowed = await site.connect(DEVICE, broker="g")
+    events = [{"client_id": DEVICE_ID, "session": allowed.session, "what": "offline"}]
+    change = {"events": events} if place == "session" else {}
+    status, _ = await ask(plugin, place, body_of(place, site, broker=broker, **change))
+    assert status == 400
+    assert [one.broker for one in site.service.sessions.all()] == ["g"]
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        ("clean", 1),
+        ("clean", None),
+        ("enforces", "kick"),
+        ("enforces", None),
+        ("client_id", 5),
+        ("username", None),
+        ("password", []),
+        ("password", "\ud800"),
+        ("address", 7),
+    ],
+)
+async def test_members_of_another_type_are_refused(
+    plugin: Client, site: Site, member: str, value: object
+) -> None:
+    status, answer = await ask(plugin, "connect", connecting(site, **{member: value}))
+    assert (status, answer["ok"]) == (400, False)
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_a_body_of_more_than_64_kib_is_refused(
+    plugin: Client, site: Site, place: str
+) -> None:
+    body = body_of(place, site) | {"broker": "m" * 70_000}
+    assert (await ask(plugin, place, body))[0] == 400
+
+
+@pytest.mark.parametrize("place", ["sync", "session"])
+@pytest.mark.parametrize("entries", [None, {}, [1], [{}] * 501, [{"client_id": "x"}]])
+async def test_entries_that_are_too_many_or_no_objects_are_refused(
+    plugin: Client, site: Site, place: str, entries: object
+) -> None:
+    name = "clients" if place == "sync" else "events"
+    assert (await ask(plugin, place, body_of(place, site, **{name: entries})))[0] == 400
+
+
+async def test_sync_and_session_work_on_what_the_plugin_holds(plugin: Client, site: Site) -> None:
+    _, answer = await ask(plugin, "connect", connecting(site))
+    held = {"client_id": DEVICE_ID, "session": answer["session"], "key": DEVICE_ID}
+    ghost = {"client_id": "ghost", "session": "x", "key": "y", "online": True}
+    status, synced = await ask(plugin, "sync", body_of("sync", site, clients=[held, ghost]))
+    assert (status, synced) == (200, {"drop": ["ghost"], "keep": 1})
+    left = {"client_id": DEVICE_ID, "session": answer["session"], "what": "offline"}
+    status, said = await ask(plugin, "session", body_of("session", site, events=[left]))
+    assert (status, said) == (200, {"ok": True})
+    assert site.service.sessions.all() == []
+
+
+async def test_a_session_that_ended_before_the_answer_is_a_temporary_deny(
+    site: Site, serve: Serve
+) -> None:
+    class CutAtOnce:
+        def __getattr__(self, name: str) -> object:
+            return getattr(site.service.decider, name)
+
+        async def connect(self, request: ConnectRequest) -> Decision:
+            decision = await site.service.decider.connect(request)
+            revoke = sign_revoke(DEVICE, target=DEVICE.public, issued_at=site.clock.now())
+            site.service.authority.submit([item(revoke)])
+            return decision
+
+    client = await serve(
+        Plugin(
+            decisions=CutAtOnce(),  # type: ignore[arg-type]  # the rest is handed on
+            table=site.service.enforcement,
+            is_broker=lambda _: True,
+        ),
+    )
+    _, answer = await ask(client, "connect", connecting(site))
+    assert (answer["verdict"], answer["reason"], answer["temporary"]) == (
+        "deny",
+        "no_session",
+        True,
+    )
+
+
+# --- the stream -------------------------------------------------------------------------------
+
+
+async def test_the_stream_begins_with_a_snapshot_and_goes_on_with_events(
+    plugin: Client, site: Site
+) -> None:
+    await ask(plugin, "connect", connecting(site))
+    async with (
+        asyncio.timeout(5),
+        plugin.get(f"/v1/plugin/events?broker=m&boot={BOOT}") as response,
+    ):
+        assert response.content_type == "application/x-ndjson"
+        snapshot = json.loads(await response.content.readline())
+        assert snapshot["type"] == "snapshot"
+        assert [one["client_id"] for one in snapshot["sessions"]] == [DEVICE_ID]
+        revoke = sign_revoke(site.domain.authority, target=DEVICE.public, issued_at=1)
+        site.service.authority.submit([item(revoke)])
+        cut = json.loads(await response.content.readline())
+        assert (cut["type"], cut["client_id"]) == ("cut", DEVICE_ID)
+        assert cut["n"] == snapshot["n"] + 1
+
+
+async def test_a_newer_stream_ends_the_older_with_its_last_line(plugin: Client, site: Site) -> None:
+    path = f"/v1/plugin/events?broker=m&boot={BOOT}"
+    async with asyncio.timeout(5), plugin.get(path) as first, plugin.get(path) as second:
+        assert json.loads(await first.content.readline())["type"] == "snapshot"
+        assert json.loads(await second.content.readline())["type"] == "snapshot"
+        assert b'"cut"' not in await first.content.read(), "it ends, and does so in order"
+    assert site.service.sessions.events["m"].listening <= 1
+
+
+@pytest.mark.parametrize(
+    "query", ["", "broker=m", f"boot={BOOT}", f"broker=e&boot={BOOT}", "broker=m&boot=x"]
+)
+async def test_a_stream_for_what_is_no_plugin_is_refused(plugin: Client, query: str) -> None:
+    async with plugin.get(f"/v1/plugin/events?{query}") as response:
+        assert response.status == 400
