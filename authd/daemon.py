@@ -216,6 +216,7 @@ class Daemon:
                 "grpc": self._settings.grpc,
                 "peer": self._settings.peer,
             },
+            "networked": self._node.networked,
             "replicate": self._settings.replicate,
         }
 

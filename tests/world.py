@@ -303,13 +303,14 @@ class Site:
         boot: str = "0" * 16,
         hint: SigningKey | None = None,
         path: Iterable[Grant] = (),
+        began: bool = True,
     ) -> Decision:
         endpoint = {"m": "broker:1883", "e": "broker:1884", "g": "broker:1885"}.get(broker, "x:1")
         chosen = client_id or key_id_text(key.public)
         secret = password
         if secret is None:
             secret = self.pop(key, client_id=chosen, endpoint=endpoint, hint=hint, path=path)
-        return await self.service.decider.connect(
+        decision = await self.service.decider.connect(
             ConnectRequest(
                 broker=broker,
                 client_id=chosen,
@@ -319,3 +320,11 @@ class Site:
                 clean=clean,
             ),
         )
+        if decision.allowed and began:
+            self.service.enforcement.report(
+                broker,
+                client_id=chosen,
+                session_id=decision.session,
+                what="online",
+            )
+        return decision

@@ -27,7 +27,7 @@ EmbeddedPortOption = Annotated[
     int, typer.Option(min=1, max=65_535, help="Port of the broker of `up --broker`.")
 ]
 HTTP, GRPC, PEER = DEFAULT_HTTP, DEFAULT_GRPC, DEFAULT_PEER
-MOSQUITTO_PORT, EMBEDDED_PORT = 1883, 1884
+MOSQUITTO_PORT, EMBEDDED_PORT = 1883, 1883
 
 
 def check_wishes(context: Context, *addresses: str) -> None:

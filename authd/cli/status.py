@@ -35,8 +35,8 @@ def status(state: StateOption = None, as_json: JsonOption = False) -> None:
             ],
         ),
     ]
-    if answer["unpublished_records"]:
-        lines.append(f"{answer['unpublished_records']} records wait for a peer to take them")
+    if answer["unpublished_records"] and answer["networked"]:
+        lines.append(f"waiting for a peer to take records: {answer['unpublished_records']}")
     if answer["clock_behind_s"]:
         lines.append(f"ALARM  this host's clock is {answer['clock_behind_s']} s behind")
     lines += [f"ALARM  {alarm}" for alarm in answer["alarms"]]

@@ -10,6 +10,8 @@ from authd.core.proofs import Audience
 KINDS: Final = ("mosquitto", "embedded", "go-auth")
 # Kinds whose enforcement point drops single rights in place; the others lose the session.
 _SHRINKING: Final = frozenset({"embedded"})
+# Kinds whose enforcement point says when a session begins and ends.
+_REPORTING: Final = frozenset({"embedded", "mosquitto"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,11 @@ class BrokerEntry:
     secret: str = field(repr=False)
     on_revoke: str = "suppress"
     takeover: str = ""
+
+    @property
+    def reports(self) -> bool:
+        """Whether the broker says when a session begins and ends."""
+        return self.kind in _REPORTING
 
     @property
     def shrinks(self) -> bool:

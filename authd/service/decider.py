@@ -124,6 +124,7 @@ class Decider:
             durable=not request.clean,
             rights=decision.rights,
             lease_until=decision.lease_until,
+            began=not entry.reports,
         )
         return replace(decision, session=session.session_id)
 

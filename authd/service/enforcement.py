@@ -23,6 +23,8 @@ from authd.service.ports import Clock, SessionEvent
 from authd.service.sessions import Session, Sessions
 
 _TICK_S: Final = 0.5
+# A broker that took an allow says so at once; this is many times what that takes.
+_BEGIN_S: Final = 15
 
 
 class Enforcement:
@@ -216,9 +218,12 @@ class Enforcement:
         return rights, rights.lease_until(policy=policy, freshness=freshness)
 
     def tick(self) -> None:
-        """Drop entries that have ended; cut sessions that have none left."""
+        """Drop entries that have ended; cut sessions that have none left or never began."""
         now = self._clock.now()
         for session in self._sessions.all():
+            if not session.began and now - session.created_at >= _BEGIN_S:
+                self._cut(session, Failure(ReasonCode.NO_SESSION, "it never began"))
+                continue
             if session.lease_until > now:
                 continue
             rights, failure = self._compile(session)
@@ -289,8 +294,10 @@ class Enforcement:
             same = session is not None and (
                 session.session_id == session_id or key_id_text(session.key) == key
             )
-            if not same:
+            if session is None or not same:
                 drop.append(client_id)
+            else:
+                session.began = True
         return drop
 
     def report(self, broker: str, *, client_id: str, session_id: str, what: str) -> None:
@@ -305,6 +312,7 @@ class Enforcement:
             self._sessions.close(session)
         elif what in ("online", "offline"):
             session.live = what == "online"
+            session.began = True
             self._sessions.save(session)
 
 

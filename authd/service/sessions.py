@@ -30,7 +30,12 @@ BEAT_S: Final = 5.0
 
 @dataclass(slots=True, kw_only=True)
 class Session:
-    """One live or durable client on one broker."""
+    """One live or durable client on one broker.
+
+    Attributes:
+        began: Whether the broker said that it took our allow; an answer that came too late leaves
+            a session that only we know of.
+    """
 
     session_id: str
     broker: str
@@ -42,6 +47,7 @@ class Session:
     created_at: int
     number: int
     live: bool = True
+    began: bool = True
     rights: Rights = field(default_factory=Rights)
     lease_until: int = 0
 
@@ -187,6 +193,7 @@ class Sessions:
         durable: bool,
         rights: Rights,
         lease_until: int,
+        began: bool = True,
     ) -> Session:
         """Start a session in the place of the key's earlier one under that client id.
 
@@ -203,6 +210,7 @@ class Sessions:
             durable=durable,
             created_at=self._clock.now(),
             number=self.events[broker].number,
+            began=began,
             rights=rights,
             lease_until=lease_until,
         )

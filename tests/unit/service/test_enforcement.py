@@ -532,3 +532,21 @@ def _root_without_authority(site: Site) -> Root:
     claims = {name: getattr(first, name) for name in names}
     claims |= {"version": 2, "previous": first.statement_id, "authorities": (kept,)}
     return sign_root(RootClaims(**claims), previous=first, keys=(site.domain.root_key,))
+
+
+async def test_a_session_that_the_broker_never_took_is_forgotten(tmp_path: Path) -> None:
+    site = Site(tmp_path, Domain())
+    late, taken = make_key("late"), make_key("taken")
+    for key in (late, taken):
+        site.learn(site.domain.grant(key.public, scope(pub="site/temp")))
+    assert (await site.connect(late, began=False)).allowed
+    assert (await site.connect(taken)).allowed
+    # go-auth never says anything: silence means nothing there.
+    assert (await site.connect(late, broker="g", began=False)).allowed
+    site.clock.advance(14)
+    site.service.enforcement.tick()
+    assert len(site.service.sessions.all()) == 3
+    site.clock.advance(1)
+    site.service.enforcement.tick()
+    left = {(one.broker, one.client_id) for one in site.service.sessions.all()}
+    assert left == {("m", key_id_text(taken.public)), ("g", key_id_text(late.public))}
