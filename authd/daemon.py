@@ -41,7 +41,7 @@ from authd.service.desk import GossipDesk
 from authd.service.operator import Answer
 from authd.service.ports import Evictor
 from authd.store.keystore import HEARTBEAT, NODE, Keystore
-from authd.store.places import check_place
+from authd.store.places import check_place, hold_place
 from authd.store.sqlite import SqliteStore
 from authd.systemd import notify, watchdog_s
 
@@ -100,7 +100,10 @@ class Daemon:
         """
         check_place(self._settings.state_dir)
         _prepare_run_dir(self._settings.run_dir)
-        with SqliteStore(self._settings.state_dir / "authd.db") as store:
+        with (
+            hold_place(self._settings.state_dir),
+            SqliteStore(self._settings.state_dir / "authd.db") as store,
+        ):
             floor, unclean = self._begin(store)
             self._clock = SystemClock(floor=floor)
             not_before = self._clock.now() if unclean else 0

@@ -40,4 +40,3 @@ def go_auth_base(site: Site, broker: str = "old") -> str:
     """Return the URL of a broker entry's go-auth endpoints."""
     secrets = json.loads((site.state / "node.json").read_text("utf-8"))["broker_secrets"]
     return f"http://127.0.0.1:{site.http_port}/b/{broker}.{secrets[broker]}"
-

@@ -4,8 +4,11 @@ Whoever can write to a directory above a socket can put a socket of his own in i
 for authd; whoever can write to the state directory can take revocations out of the store.
 """
 
+import fcntl
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from authd.errors import ConfigError
@@ -28,6 +31,29 @@ def check_place(directory: Path) -> None:
             raise ConfigError(f"`{one}` belongs to another user, who could replace what is in it")
         if not stat.S_ISLNK(status.st_mode) and _others_may_write(status):
             raise ConfigError(f"`{one}`: others may write to it and replace what is in it")
+
+
+@contextmanager
+def hold_place(directory: Path) -> Iterator[None]:
+    """Keep a state directory to one daemon: two would sign two lists with one heartbeat key.
+
+    Raises:
+        ConfigError: Another daemon holds it, or it cannot be written.
+    """
+    try:
+        handle = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(f"`{directory}`: {error.strerror}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise ConfigError(f"another authd is running on `{directory}`") from error
+    try:
+        yield
+    finally:
+        # The kernel lets go of the lock with the descriptor, also when the process is killed.
+        os.close(handle)
 
 
 def _unmapped_owner() -> set[int]:
