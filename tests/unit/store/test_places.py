@@ -7,9 +7,9 @@ from authd.store.places import hold_place
 
 
 def test_a_state_directory_is_held_by_one_daemon_at_a_time(tmp_path: Path) -> None:
-    with hold_place(tmp_path):
-        with pytest.raises(ConfigError, match="another authd is running"), hold_place(tmp_path):
-            pass
+    busy = pytest.raises(ConfigError, match="another authd is running")
+    with hold_place(tmp_path), busy, hold_place(tmp_path):
+        pass
     with hold_place(tmp_path):
         pass
 
