@@ -2,11 +2,10 @@
 
 import asyncio
 import contextlib
-import json
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
@@ -17,27 +16,22 @@ from authd.config import BrokerSettings, Settings, load_settings
 from authd.core.encoding import encode_base64url
 from authd.core.identity import PublicKey, SigningKey, key_id_text
 from authd.core.proofs import Audience
-from authd.core.statements import Revoke
-from authd.core.topics import POWER_NODE
-from authd.dht.node import DhtNode
 from authd.embedded.broker import EmbeddedBroker, EmbeddedParts
 from authd.embedded.consult import DeciderAddress
 from authd.errors import AuthdError, ConfigError, StoreError
 from authd.evictors.takeover import TakeoverEvictor
-from authd.gossip.node import GossipNode
 from authd.grpc_api.certificates import Certificates, ensure_certificates
 from authd.grpc_api.server import GrpcParts, GrpcServer
 from authd.http_api.admin import Admin
 from authd.http_api.go_auth import GoAuth
 from authd.http_api.plugin import Plugin
 from authd.http_api.server import Health, HttpServers, group_uids, make_app, only_uids
+from authd.network import Network
 from authd.node_file import NodeFile, ensure_secrets, load_node_file
 from authd.observe import Observations
 from authd.outbox import Outbox
 from authd.service.assembly import Ingredients, Service, assemble
-from authd.service.authority import Authority, Change
 from authd.service.brokers import BrokerEntry
-from authd.service.desk import GossipDesk
 from authd.service.operator import Answer
 from authd.service.ports import Evictor
 from authd.store.keystore import HEARTBEAT, NODE, Keystore
@@ -48,8 +42,6 @@ from authd.systemd import notify, watchdog_s
 _TICK_S: Final = 1.0
 _OUTBOX_S: Final = 1.0
 _FLOOR_EVERY_TICKS: Final = 30
-# Enough to find the network again after a restart.
-_MAX_REMEMBERED_PEERS: Final = 64
 _log = structlog.get_logger("authd")
 
 
@@ -75,10 +67,8 @@ class Daemon:
         self._observations = Observations()
         self._node_key: SigningKey = self._keystore.load(NODE)
         self._stop = asyncio.Event()
-        self._network_wanted = asyncio.Event()
         self._problems: dict[str, str] = {}
         self._fingerprints: Mapping[bytes, str] = {}
-        self._known_peers: Callable[[], list[str]] = list
         self._operator_uids = group_uids("")
         self._read_brokers()
 
@@ -108,6 +98,13 @@ class Daemon:
             self._clock = SystemClock(floor=floor)
             not_before = self._clock.now() if unclean else 0
             self._service = self._make_service(store, not_before=not_before)
+            self._network = Network(
+                service=self._service,
+                store=store,
+                clock=self._clock,
+                entropy=self._entropy,
+                key=self._node_key,
+            )
             self._install_signals()
             store.set_meta("stopped", "no")
             try:
@@ -151,7 +148,7 @@ class Daemon:
                 for name, task in tasks.items()
             ]
             if self._node.networked:
-                self._network_wanted.set()
+                self._network.want()
             on_ready()
             notify("READY=1")
             await self._stop.wait()
@@ -171,7 +168,10 @@ class Daemon:
             "evictions": lambda: service.evictions.run(self._evictors),
             "outbox": self._drain_outbox,
             "upkeep": lambda: self._upkeep(store),
-            "network": lambda: self._run_network(store),
+            "network": lambda: self._network.run(
+                lambda: self._settings,
+                lambda: self._node.peers,
+            ),
             "grpc": grpc.run,
         }
 
@@ -331,54 +331,6 @@ class Daemon:
         )
         return await stack.enter_async_context(EmbeddedBroker(parts))
 
-    # --- network --------------------------------------------------------------------------
-
-    async def _run_network(self, store: SqliteStore) -> None:
-        """Open the peer port once this daemon has invited or joined somebody."""
-        await self._network_wanted.wait()
-        async with self._network(store) as (dht, gossip), asyncio.TaskGroup() as group:
-            group.create_task(dht.run(), name="dht")
-            group.create_task(gossip.run(), name="gossip")
-
-    @asynccontextmanager
-    async def _network(self, store: SqliteStore) -> AsyncIterator[tuple[DhtNode, GossipNode]]:
-        settings, authority = self._settings, self._service.authority
-        host, _, port = settings.peer.rpartition(":")
-        known = json.loads(store.meta("peers") or "[]")
-        peers = list(dict.fromkeys([*settings.static_peers, *self._node.peers, *known]))
-        admission = Admission(authority, self._node_key.public)
-        async with (
-            DhtNode(
-                key=self._node_key,
-                admission=admission,
-                clock=self._clock,
-                entropy=self._entropy,
-                host=host.strip("[]"),
-                port=int(port),
-                bootstrap=peers,
-                store=store,
-            ) as dht,
-            GossipNode(
-                key=self._node_key,
-                admission=admission,
-                store=GossipDesk(authority),
-                clock=self._clock,
-                entropy=self._entropy,
-                host=host.strip("[]"),
-                port=int(port),
-                peers=peers,
-                advertise=settings.advertise,
-            ) as gossip,
-        ):
-            authority.subscribe(lambda change: _follow(change, admission, dht, gossip))
-            self._service.attachment.attach(dht, gossip)
-            self._known_peers = lambda: [*dht.neighbours(), *gossip.known_addresses()]
-            try:
-                yield dht, gossip
-            finally:
-                self._known_peers = list
-                self._service.attachment.detach()
-
     # --- upkeep ---------------------------------------------------------------------------
 
     def _ready(self) -> dict[str, object]:
@@ -415,17 +367,12 @@ class Daemon:
         while True:
             if ticks % _FLOOR_EVERY_TICKS == 0:
                 store.set_meta("floor", str(self._clock.now()))
-                self._remember_peers(store)
+                self._network.remember_peers()
             self._measure()
             if beat_s is not None:
                 notify("WATCHDOG=1")
             ticks += 1
             await asyncio.sleep(_TICK_S)
-
-    def _remember_peers(self, store: SqliteStore) -> None:
-        peers = list(dict.fromkeys(self._known_peers()))[:_MAX_REMEMBERED_PEERS]
-        if peers:
-            store.set_meta("peers", json.dumps(peers))
 
     def _measure(self) -> None:
         service, figures = self._service, self._observations.figures
@@ -459,49 +406,8 @@ class Daemon:
         self._service.brokers.replace(self._entries())
         self._service.authority.set_policy(self._settings.policy(self._node.domain_id))
         if self._node.networked:
-            self._network_wanted.set()
+            self._network.want()
         _log.info("reloaded", file=str(self._settings.path))
-
-
-class Admission:
-    """Implements the port `Admission` for this node."""
-
-    def __init__(self, authority: Authority, node: PublicKey) -> None:
-        """Wire the parts."""
-        self._authority = authority
-        self._node = node
-
-    def admits(self, node: PublicKey) -> bool:
-        """Say whether a node key may be a peer."""
-        return self._authority.admits(node)
-
-    def admission_grants(self) -> list[bytes]:
-        """Return this node's own admission path."""
-        return self._authority.path_grants(self._node, POWER_NODE)
-
-    def learn_grants(self, grants: Iterable[bytes]) -> None:
-        """Take in what a peer shows."""
-        self._authority.learn_grants(grants)
-
-
-def _follow(
-    change: Change,
-    admission: Admission,
-    dht: DhtNode,
-    gossip: GossipNode,
-) -> None:
-    """Let the network edges act on a change: revoked nodes go, absences are asked for anew."""
-    if change.grants:
-        dht.forget_misses()
-    for revoke in change.revocations:
-        key = _revoked_key(revoke)
-        if key is not None and not admission.admits(key):
-            dht.drop(key)
-            gossip.drop(key)
-
-
-def _revoked_key(revoke: Revoke) -> PublicKey | None:
-    return PublicKey(revoke.target) if revoke.is_key else None
 
 
 def _parse_floor(text: str) -> int:

@@ -15,6 +15,7 @@ from authd.core.records import Record, newest, record_target
 from authd.core.roots import Root
 from authd.core.topics import Action, Scope, make_scope
 from authd.errors import NoPeersError, NotFoundError
+from authd.service.admission import NodeAdmission
 from authd.service.assembly import Ingredients, Service, assemble
 from authd.service.brokers import BrokerEntry
 from authd.service.desk import GossipDesk
@@ -259,6 +260,11 @@ class Site:
     def _entry(self, name: str, kind: str, endpoint: str) -> BrokerEntry:
         audience = Audience(self.domain.roots[0].domain, endpoint)
         return BrokerEntry(name=name, kind=kind, audiences=(audience,), secret="s" * 22)
+
+    def admission(self, node: SigningKey) -> NodeAdmission:
+        """Return what the network edges of a node with this key ask."""
+        authority = self.service.authority
+        return NodeAdmission(authority=authority, clock=self.clock, node=node.public)
 
     def learn(self, *statements: Grant) -> None:
         self.service.authority.submit(Item(Kind.GRANT, one.encoded) for one in statements)

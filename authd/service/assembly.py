@@ -122,19 +122,6 @@ def assemble(made_of: Ingredients) -> Service:
     # A head of our own first: a one-daemon domain is fresh from its first moment on.
     authority.beat()
     enforcement.restore()
-    operator = Operator(
-        OperatorParts(
-            authority=authority,
-            brokers=brokers,
-            decider=decider,
-            publisher=publisher,
-            sessions=sessions,
-            gossip=attachment,
-            network=attachment,
-            clock=clock,
-            identity=made_of.identity,
-        ),
-    )
     return Service(
         authority=authority,
         brokers=brokers,
@@ -144,7 +131,19 @@ def assemble(made_of: Ingredients) -> Service:
         finder=finder,
         publisher=publisher,
         decider=decider,
-        operator=operator,
+        operator=Operator(
+            OperatorParts(
+                authority=authority,
+                brokers=brokers,
+                decider=decider,
+                publisher=publisher,
+                sessions=sessions,
+                gossip=attachment,
+                network=attachment,
+                clock=clock,
+                identity=made_of.identity,
+            ),
+        ),
         attachment=attachment,
     )
 

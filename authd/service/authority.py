@@ -22,7 +22,7 @@ from authd.core.policy import Policy
 from authd.core.proofs import verify_stapled
 from authd.core.roots import Root, parse_root, verify_root
 from authd.core.statements import Broker, Heartbeat, Revoke, Statement, kind_of, verify
-from authd.core.topics import AUTHD_PREFIX, POWER_NODE, has_power
+from authd.core.topics import AUTHD_PREFIX
 from authd.core.trust import Freshness, TrustState
 from authd.errors import (
     AuthdError,
@@ -41,7 +41,6 @@ from authd.service.waiting import Waiting, WaitingRoom
 _MAX_ROUNDS: Final = 8
 # `replicate = "auto"` gossips own device grants up to this many.
 MAX_REPLICATED_GRANTS: Final = 10_000
-_FOREVER: Final = 2**62
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -540,43 +539,3 @@ class Authority:
             grants = self.state.grants_to(key_id(PublicKey(revoke.target)))
         evidence = [Item(Kind.GRANT, grant.encoded) for grant in grants]
         return [*evidence, Item(Kind.REVOKE, revoke.encoded)]
-
-    # --- admission ------------------------------------------------------------------------
-
-    def admits(self, node: PublicKey) -> bool:
-        """Say whether a node key holds ``$authd/node`` from the own domain.
-
-        Freshness does not count here: a daemon that was cut off must be able to come back.
-        """
-        evaluation = find_paths(
-            self.state,
-            node,
-            policy=self.policy,
-            freshness=dict.fromkeys(self.state.roots, _FOREVER),
-            now=self._clock.now(),
-        )
-        return any(
-            path.domains[0] == self.policy.own and has_power(path.scope, POWER_NODE)
-            for path in evaluation.paths
-        )
-
-    def learn_grants(self, grants: Iterable[bytes]) -> None:
-        """Take in grants that a peer shows for its admission; bad ones are left out.
-
-        Nobody has vouched for the peer yet, so nothing it shows may wait in the buffer.
-        """
-        self.receive([Item(Kind.GRANT, data) for data in grants], source="stapled")
-
-    def path_grants(self, key: PublicKey, power: str) -> list[bytes]:
-        """Return the grants of a path that gives ``key`` a power, root side first."""
-        evaluation = find_paths(
-            self.state,
-            key,
-            policy=self.policy,
-            freshness=dict.fromkeys(self.state.roots, _FOREVER),
-            now=self._clock.now(),
-        )
-        for path in evaluation.paths:
-            if has_power(path.scope, power):
-                return [grant.encoded for grant in path.grants]
-        return []

@@ -30,46 +30,46 @@ def test_a_node_is_admitted_by_its_own_domain_alone_and_while_its_grant_stands(
     tmp_path: Path,
 ) -> None:
     site = Site(tmp_path, Domain(), heartbeat=None)
-    authority = site.service.authority
-    assert not authority.admits(NODE.public)
+    admission = site.admission(NODE)
+    assert not admission.admits(NODE.public)
     grant = site.domain.grant(NODE.public, node_scope(operator=False), expires_at=START + 50)
-    authority.learn_grants([grant.encoded])
-    assert authority.admits(NODE.public), "also where nothing is fresh: it must be able to return"
-    assert authority.path_grants(NODE.public, POWER_NODE) == [grant.encoded]
+    admission.learn_grants([grant.encoded])
+    assert admission.admits(NODE.public), "also where nothing is fresh: it must be able to return"
+    assert admission.admission_grants() == [grant.encoded]
     site.clock.advance(50)
-    assert not authority.admits(NODE.public)
-    assert authority.path_grants(NODE.public, POWER_NODE) == []
+    assert not admission.admits(NODE.public)
+    assert admission.admission_grants() == []
 
 
 def test_a_revoked_node_is_not_admitted_again(tmp_path: Path) -> None:
     site = Site(tmp_path, Domain())
     site.learn(site.domain.grant(NODE.public, node_scope(operator=True)))
-    assert site.service.authority.admits(NODE.public)
+    assert site.admission(NODE).admits(NODE.public)
     revoke(site, NODE.public)
-    assert not site.service.authority.admits(NODE.public)
+    assert not site.admission(NODE).admits(NODE.public)
 
 
 @pytest.mark.parametrize("rights", [scope(pub="#"), scope(pub="$authd/#"), TEMP], ids=repr)
 def test_no_wildcard_and_no_topic_makes_a_node(tmp_path: Path, rights: object) -> None:
     site = Site(tmp_path, Domain())
     site.learn(site.domain.grant(NODE.public, rights))  # type: ignore[arg-type]  # scopes alone
-    assert not site.service.authority.admits(NODE.public)
+    assert not site.admission(NODE).admits(NODE.public)
 
 
 def test_a_gateway_cannot_admit_a_node_unless_it_was_given_that_power(tmp_path: Path) -> None:
     site = Site(tmp_path, Domain())
     power = make_scope({POWER_NODE: Action.PUB})
     site.learn(site.domain.grant(GATEWAY.public, scope(pub="#"), depth=1))
-    site.service.authority.learn_grants([site.domain.grant(NODE.public, power, by=GATEWAY).encoded])
-    assert not site.service.authority.admits(NODE.public)
+    site.admission(NODE).learn_grants([site.domain.grant(NODE.public, power, by=GATEWAY).encoded])
+    assert not site.admission(NODE).admits(NODE.public)
 
 
 def test_what_a_stranger_shows_is_neither_stored_nor_kept_waiting(tmp_path: Path) -> None:
     site = Site(tmp_path, Domain())
     before = site.store.load_statements()
     own = site.domain.grant(NODE.public, node_scope(operator=True), by=OTHER)
-    site.service.authority.learn_grants([own.encoded, b"junk", b""])
-    assert not site.service.authority.admits(NODE.public)
+    site.admission(NODE).learn_grants([own.encoded, b"junk", b""])
+    assert not site.admission(NODE).admits(NODE.public)
     assert site.store.load_statements() == before
     assert len(site.service.authority._waiting) == 0
 

@@ -19,7 +19,6 @@ from authd.core.statements import sign_revoke
 from authd.errors import AuthdError, ReasonCode
 from authd.gossip.handshake import Introducer
 from authd.node_file import load_node_file
-from authd.service.authority import Authority
 from authd.service.ports import Item
 from authd.store.keystore import Keystore
 from tests.world import START, Domain, Ether, FakeEntropy, Site, make_key, scope
@@ -344,25 +343,9 @@ class QueueLink:
         await self._writes.put(frame)
 
 
-class NothingToShow:
-    """The admission of a node that holds no grant, judged by a real authority."""
-
-    def __init__(self, authority: Authority) -> None:
-        self._authority = authority
-
-    def admits(self, node: PublicKey) -> bool:
-        return self._authority.admits(node)
-
-    def admission_grants(self) -> list[bytes]:
-        return []
-
-    def learn_grants(self, grants: Iterable[bytes]) -> None:
-        self._authority.learn_grants(grants)
-
-
 @reaches(ReasonCode.REJECTED)
 async def _(tmp: Path) -> ReasonCode:
-    admission = NothingToShow(Site(tmp, Domain()).service.authority)
+    site = Site(tmp, Domain())
     there: asyncio.Queue[bytes] = asyncio.Queue()
     back: asyncio.Queue[bytes] = asyncio.Queue()
     meetings = [
@@ -370,7 +353,7 @@ async def _(tmp: Path) -> ReasonCode:
             key=make_key(name),
             run=bytes(16),
             entropy=FakeEntropy(name),
-            admission=admission,
+            admission=site.admission(make_key(name)),
         ).introduce(link, we_dialled=name == "stranger")
         for name, link in (
             ("stranger", QueueLink(back, there)),
