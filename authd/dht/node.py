@@ -87,24 +87,7 @@ class DhtNode:
         self._table = Table(own_id=self._own_id)
         self._shelf = Shelf(store=store)
         arrivals = Arrivals()
-        self._dialogue = Dialogue(
-            key=key,
-            clock=clock,
-            entropy=entropy,
-            gate=self._gate,
-            table=self._table,
-            responder=Responder(
-                table=self._table,
-                shelf=self._shelf,
-                seals=Seals(secret=entropy.token(SECRET_BYTES)),
-                gate=self._gate,
-            ),
-            limiter=RateLimiter(rate_per_s=DATAGRAMS_PER_S, burst=BURST_DATAGRAMS),
-            reachable=reachable,
-            send=self._send,
-            on_greeting=arrivals.on_greeting,
-            on_contact=arrivals.on_contact,
-        )
+        self._dialogue = self._make_dialogue(arrivals, reachable=reachable)
         self._search = Search(
             own_id=self._own_id, clock=clock, table=self._table, dialogue=self._dialogue
         )
@@ -120,6 +103,26 @@ class DhtNode:
         )
         for address in bootstrap:
             self.add_bootstrap(address)
+
+    def _make_dialogue(self, arrivals: Arrivals, *, reachable: bool) -> Dialogue:
+        return Dialogue(
+            key=self._key,
+            clock=self._clock,
+            entropy=self._entropy,
+            gate=self._gate,
+            table=self._table,
+            responder=Responder(
+                table=self._table,
+                shelf=self._shelf,
+                seals=Seals(secret=self._entropy.token(SECRET_BYTES)),
+                gate=self._gate,
+            ),
+            limiter=RateLimiter(rate_per_s=DATAGRAMS_PER_S, burst=BURST_DATAGRAMS),
+            reachable=reachable,
+            send=self._send,
+            on_greeting=arrivals.on_greeting,
+            on_contact=arrivals.on_contact,
+        )
 
     # --- life -----------------------------------------------------------------------------
 

@@ -90,21 +90,8 @@ def assemble(made_of: Ingredients) -> Service:
         evictions=evictions,
         clock=clock,
     )
-    finder = Finder(
-        authority=authority,
-        network=attachment,
-        clock=clock,
-        guess_issuer=not made_of.replicate,
-    )
-    authority.subscribe(lambda change: _forget_misses(finder, change))
-    publisher = Publisher(
-        authority=authority,
-        gossip=attachment,
-        network=attachment,
-        store=store,
-        clock=clock,
-    )
-    publisher.load()
+    finder = _finder(made_of, authority, attachment)
+    publisher = _publisher(made_of, authority, attachment)
     decider = Decider(
         DeciderParts(
             authority=authority,
@@ -163,6 +150,29 @@ def _authority(made_of: Ingredients) -> Authority:
     )
     authority.load()
     return authority
+
+
+def _finder(made_of: Ingredients, authority: Authority, attachment: Attachment) -> Finder:
+    finder = Finder(
+        authority=authority,
+        network=attachment,
+        clock=made_of.clock,
+        guess_issuer=not made_of.replicate,
+    )
+    authority.subscribe(lambda change: _forget_misses(finder, change))
+    return finder
+
+
+def _publisher(made_of: Ingredients, authority: Authority, attachment: Attachment) -> Publisher:
+    publisher = Publisher(
+        authority=authority,
+        gossip=attachment,
+        network=attachment,
+        store=made_of.store,
+        clock=made_of.clock,
+    )
+    publisher.load()
+    return publisher
 
 
 def _forget_misses(finder: Finder, change: Change) -> None:
