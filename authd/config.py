@@ -24,6 +24,8 @@ T = TypeVar("T")
 DEFAULT_HTTP: Final = "127.0.0.1:8181"
 DEFAULT_GRPC: Final = "127.0.0.1:8182"
 DEFAULT_PEER: Final = "0.0.0.0:8184"
+# More introducers than this for one device is a wish, not a policy.
+_MAX_DISJOINT_PATHS: Final = 8
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,6})(s|m|h|d)")
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
@@ -343,8 +345,10 @@ def _read_guarded(tables: list[_Table]) -> tuple[GuardedPrefix, ...]:
             topic_filter = check_granted_filter(f"{table.take('prefix', str)}/#")
         except FormatError as error:
             raise table.error("prefix", f"is wrong: {error}") from error
-        guarded.append(
-            GuardedPrefix(topic_filter=topic_filter, grace_s=table.grace_s("stale", 0)),
-        )
+        k = table.take("k", int, 1)
+        if not 1 <= k <= _MAX_DISJOINT_PATHS:
+            raise table.error("k", f"is {k}, not 1 to {_MAX_DISJOINT_PATHS}")
+        grace_s = table.grace_s("stale", 0)
+        guarded.append(GuardedPrefix(topic_filter=topic_filter, grace_s=grace_s, k=k))
         table.finish()
     return tuple(guarded)

@@ -5,6 +5,7 @@ untrusted bytes into a `Grant`, and nothing else can.
 """
 
 import enum
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -91,6 +92,20 @@ class KeySubject:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsSubject(KeySubject):
+    """The subject is the key of a TLS client certificate, of any algorithm.
+
+    ``key`` is the SHA-256 of its SubjectPublicKeyInfo (RFC 5280 §4.1), in the place of a key: its
+    id is computed alike, and nothing can be signed or verified with it.
+    """
+
+
+def tls_subject(public_key_info: bytes) -> TlsSubject:
+    """Return the subject of a certificate's SubjectPublicKeyInfo, in DER."""
+    return TlsSubject(PublicKey(hashlib.sha256(public_key_info).digest()))
+
+
+@dataclass(frozen=True, slots=True)
 class DomainSubject:
     """The subject is whatever the domain's newest root authorises."""
 
@@ -166,6 +181,11 @@ def _check_grant(grant: Grant) -> None:
     ):
         msg = "grant: the form `password` goes alone, with depth 0 and with an audience set"
         raise FormatError(msg)
+    if isinstance(grant.subject, TlsSubject) and not (
+        grant.forms == {Form.TLS} and grant.depth == 0
+    ):
+        msg = "grant: a TLS key goes with the form `tls` alone and with depth 0"
+        raise FormatError(msg)
 
 
 def _take_subject(claims: Claims) -> Subject:
@@ -174,11 +194,15 @@ def _take_subject(claims: Claims) -> Subject:
     match claims.value(Claim.CNF):
         case {1: {1: 1, -1: 6, -2: bytes() as raw, **rest}, **more} if not rest and not more:
             return KeySubject(admit_key(raw))
+        case {-65537: bytes() as digest, **more} if len(digest) == KEY_BYTES and not more:
+            return TlsSubject(PublicKey(digest))
         case _:
             msg = "grant: no subject (claim `sub`, or claim `cnf` with an Ed25519 key)"
             raise FormatError(msg)
 
 
+# A confirmation method of our own (RFC 8747 §3.1, private use): SHA-256 of a SubjectPublicKeyInfo.
+_CNF_TLS: Final = -65537
 _PREFIX_ENDINGS: Final = "-_.:"
 
 
@@ -289,7 +313,9 @@ def sign_grant(
         Claim.IAT: issued_at,
         Claim.EXP: expires_at,
     }
-    if isinstance(subject, KeySubject):
+    if isinstance(subject, TlsSubject):
+        claims[Claim.CNF] = {_CNF_TLS: subject.key}
+    elif isinstance(subject, KeySubject):
         claims[Claim.CNF] = {1: {1: 1, -1: 6, -2: subject.key}}
     else:
         claims[Claim.SUB] = subject.domain

@@ -66,7 +66,14 @@ MAX_CHAIN_ENTRIES: Final = 1_000_000
 # --- trust ------------------------------------------------------------------------------------
 # Counted steps of one evaluation; an honest graph needs tens. Never bound by wall clock.
 MAX_EVALUATION_STEPS: Final = 10_000
+# Chains that are turned into paths: intersecting scopes costs more than a step.
+MAX_CHAINS: Final = 128
 MAX_PATHS: Final = 64
+# Chains that disjoint paths are looked for in, and grants looked at for each right asked about.
+MAX_GROUND_CHAINS: Final = 512
+MAX_GUARD_STEPS: Final = 2_000
+# Rights that are asked about in one CONNECT because they reach into a guarded prefix.
+MAX_GUARD_QUESTIONS: Final = 32
 
 # --- records ----------------------------------------------------------------------------------
 # BEP 44: 1 000 B bencoded; ours stay below it with the framing.

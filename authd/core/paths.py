@@ -1,73 +1,61 @@
 """Paths: from the root of a domain, over at most four grants, to a key.
 
-Two stages. *Formation* drops edges that do not count now: expired, not yet valid, revoked, signed
-by a root key of a domain on the path, or in or beyond a domain that is not usable. *Search* climbs
-from the subject to authorities, with depth respected, in one fixed order and with counted work: a
-limit leaves paths out, so it may under-grant, but it never voids what was found and never allows.
+The search climbs from the subject to authorities, level by level, over the links that count
+(`core.formation`), with depth respected and counted work. Should the steps run out, there is more
+around the key than an honest graph holds, and somebody may be drowning it: the search then also
+descends from every authority, each with a share of the steps of its own, so that what stands below
+one authority cannot hide what stands below another. A limit leaves paths out, so it may
+under-grant, but it never voids what was found and never allows.
 
 Crossing a domain id goes through one authority entry of that domain's newest root, which narrows
 scope, depth and expiry like a grant but counts neither as one of the four nor for depth.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TypeAlias
 
 from authd.core import limits
-from authd.core.encoding import encode_base64url
-from authd.core.grants import DomainSubject, Grant, KeySubject, Subject
-from authd.core.identity import DomainId, PublicKey, key_id, key_id_text
+from authd.core.formation import (
+    Chain,
+    Entry,
+    Failure,
+    Formation,
+    Path,
+    keys_of,
+    name_of,
+    scope_of,
+    start_of,
+    why,
+)
+from authd.core.grants import DomainSubject, KeySubject, Subject, TlsSubject
+from authd.core.identity import PublicKey, key_id, key_id_text
 from authd.core.policy import Policy
-from authd.core.roots import Authority, Root
 from authd.core.topics import Scope, meet_scopes
 from authd.core.trust import Freshness, TrustState, subject_id
 from authd.errors import ReasonCode
 
-Link: TypeAlias = "Grant | _Entry"
-_Open: TypeAlias = tuple[Subject, tuple[Link, ...]]
+__all__ = ["Evaluation", "Failure", "Ground", "Path", "find_paths"]
+
+_Open: TypeAlias = tuple[Subject, Chain]
 """Where to go on: whose grants to look at, and the chain below."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A root entry on a path."""
-
-    root: Root
-    authority: Authority
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Path:
-    """One proven path.
+class Ground:
+    """What a search looked at, for questions that need more than the paths.
 
     Attributes:
-        domains: The domain it starts in, then those it crosses.
-        grants: Root side first; 1 to ``limits.MAX_PATH_GRANTS``.
-        keys: Every key on it, root side first, the subject last.
-        scope: What every link on it allows.
-        expires_at: The earliest end of a link; seconds since the Unix epoch.
-        depth: Further grants the subject may put below.
+        state: What was known.
+        subject: Whose paths were asked for.
+        chains: Those that were found, authority by authority in turn; at most
+            ``limits.MAX_GROUND_CHAINS``.
     """
 
-    domains: tuple[DomainId, ...]
-    grants: tuple[Grant, ...]
-    keys: tuple[PublicKey, ...]
-    scope: Scope
-    expires_at: int
-    depth: int
-
-    @property
-    def leaf(self) -> Grant:
-        """The grant to the subject."""
-        return self.grants[-1]
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why one way to the subject does not count."""
-
-    reason: ReasonCode
-    detail: str
+    state: TrustState
+    subject: KeySubject
+    chains: tuple[Chain, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,14 +63,16 @@ class Evaluation:
     """What a search found.
 
     Attributes:
-        paths: In the order they were found.
+        paths: The shortest of each authority first, authority by authority in turn.
         failures: Why others do not count.
         truncated: A limit was reached: there may be more paths.
+        ground: What was searched; None if nothing was.
     """
 
     paths: tuple[Path, ...]
     failures: tuple[Failure, ...]
     truncated: bool = False
+    ground: Ground | None = field(default=None, compare=False, repr=False)
 
     def first_failure(self) -> Failure:
         """Choose the failure that got furthest, which is the one to mend."""
@@ -110,6 +100,7 @@ def find_paths(
     policy: Policy,
     freshness: Freshness,
     now: int,
+    tls: bool = False,
 ) -> Evaluation:
     """Find the paths on which a key's rights rest.
 
@@ -119,264 +110,214 @@ def find_paths(
         policy: Which domains may start a path, and their grace.
         freshness: Until when each domain is fresh.
         now: Seconds since the Unix epoch.
+        tls: ``key`` is the digest of a TLS key (`TlsSubject`), not a key.
     """
-    search = _Search(state=state, policy=policy, freshness=freshness, now=now)
+    search = _Search(
+        formation=Formation(state=state, policy=policy, freshness=freshness, now=now),
+        key=key,
+        subject=TlsSubject(key) if tls else KeySubject(key),
+        steps_left=limits.MAX_EVALUATION_STEPS,
+    )
     revoked = state.self_revocation(key)
     if revoked is not None:
-        search.fail(
-            ReasonCode.REVOKED, f"key `{key_id_text(key)}` revoked itself{_why(revoked.reason)}"
+        search.formation.fail(
+            ReasonCode.REVOKED, f"key {name_of(key)} revoked itself{why(revoked.reason)}"
         )
-        return search.result()
-    if not state.grants_to(key_id(key)):
-        search.fail(ReasonCode.UNKNOWN_KEY, f"no grant for key `{key_id_text(key)}` is known here")
-        return search.result()
-    for chain in search.chains(key):
-        search.conclude(chain, key)
-        if len(search.paths) >= limits.MAX_PATHS:
-            search.truncated = True
-            break
+    elif not state.grants_to(key_id(key)):
+        search.formation.fail(
+            ReasonCode.UNKNOWN_KEY, f"no grant for key `{key_id_text(key)}` is known here"
+        )
+    else:
+        search.run()
     return search.result()
-
-
-def _why(reason: str) -> str:
-    return f" ({reason})" if reason else ""
-
-
-def _id(key: PublicKey) -> str:
-    return f"`{key_id_text(key)}`"
 
 
 @dataclass(slots=True, kw_only=True)
 class _Search:
-    """One evaluation: what it looks at, what it has found, and the work left."""
+    """One evaluation: what it has found, and the work left."""
 
-    state: TrustState
-    policy: Policy
-    freshness: Freshness
-    now: int
-    steps_left: int = limits.MAX_EVALUATION_STEPS
+    formation: Formation
+    key: PublicKey
+    subject: KeySubject
+    steps_left: int
     truncated: bool = False
+    chains: tuple[Chain, ...] = ()
     paths: list[Path] = field(default_factory=list)
-    failures: dict[Failure, None] = field(default_factory=dict)
 
-    def fail(self, reason: ReasonCode, detail: str) -> None:
-        self.failures[Failure(reason, detail)] = None
+    def run(self) -> None:
+        """Find chains, then turn them into paths in a fair order."""
+        chains = dict.fromkeys(self._climb())
+        if self.truncated:
+            chains.update(dict.fromkeys(self._descend()))
+        self.chains = tuple(islice(_in_turn(chains), limits.MAX_GROUND_CHAINS))
+        for place, chain in enumerate(self.chains):
+            if place >= limits.MAX_CHAINS or len(self.paths) >= limits.MAX_PATHS:
+                self.truncated = True
+                return
+            self._conclude(chain)
 
     def result(self) -> Evaluation:
+        """Return what was found."""
         if self.truncated:
-            self.fail(ReasonCode.LIMIT_EXCEEDED, "the search for paths reached its step limit")
+            self.formation.fail(
+                ReasonCode.LIMIT_EXCEEDED, "the search for paths reached its step limit"
+            )
         return Evaluation(
             paths=tuple(self.paths),
-            failures=tuple(self.failures),
+            failures=tuple(self.formation.failures),
             truncated=self.truncated,
+            ground=Ground(state=self.formation.state, subject=self.subject, chains=self.chains),
         )
 
-    # --- search ---------------------------------------------------------------------------
+    # --- up from the subject --------------------------------------------------------------
 
-    def chains(self, key: PublicKey) -> Iterator[tuple[Link, ...]]:
-        """Yield chains of links, root side first, that lead to ``key``; shorter ones first.
+    def _climb(self) -> Iterator[Chain]:
+        """Yield chains that lead to the key; shorter ones first.
 
         Level by level, so that a bush of grants somewhere above cannot use up the steps before the
-        short paths were seen.
+        short chains were seen.
         """
-        level: list[_Open] = [(KeySubject(key), ())]
+        level: list[_Open] = [(self.subject, ())]
         while level:
             above: list[_Open] = []
             for subject, below in level:
-                for grant in self.state.grants_to(subject_id(subject)):
+                for grant in self.formation.state.grants_to(subject_id(subject)):
                     if self.steps_left <= 0:
                         self.truncated = True
                         return
                     self.steps_left -= 1
-                    chain: tuple[Link, ...] = (grant, *below)
-                    if self._counts(grant, subject) and self._joins(chain, key):
+                    chain: Chain = (grant, *below)
+                    if self.formation.counts(grant, subject) and self._joins(chain):
                         yield from self._from_issuer(grant.issuer, chain, above)
             level = above
 
     def _from_issuer(
         self,
         issuer: PublicKey,
-        chain: tuple[Link, ...],
-        above: list["_Open"],
-    ) -> Iterator[tuple[Link, ...]]:
+        chain: Chain,
+        above: list[_Open],
+    ) -> Iterator[Chain]:
         """Yield the chain where it is complete; add to ``above`` where to go on."""
+        state = self.formation.state
         found = False
-        for root, authority in self.state.authorities_with(issuer):
-            entry = (_Entry(root, authority), *chain)
-            if not self._entry_counts(root, authority) or not self._fits(entry):
+        for root, authority in state.authorities_with(issuer):
+            entry: Chain = (Entry(root, authority), *chain)
+            if not self.formation.entry_counts(root, authority) or not self.formation.fits(entry):
                 found = True
                 continue
-            if root.domain in self.policy.domains:
+            if root.domain in self.formation.policy.domains:
                 found = True
                 yield entry
-            if self.state.grants_to(root.domain):
+            if state.grants_to(root.domain):
                 found = True
                 above.append((DomainSubject(root.domain), entry))
-        if self.state.grants_to(key_id(issuer)):
+        if state.grants_to(key_id(issuer)):
             found = True
             above.append((KeySubject(issuer), chain))
         if not found:
-            self.fail(
+            self.formation.fail(
                 ReasonCode.UNTRUSTED,
-                f"issuer {_id(issuer)} is not an authority of a trusted domain and holds no grant",
+                f"issuer {name_of(issuer)} is not an authority of a trusted domain and holds no"
+                " grant",
             )
 
-    def _joins(self, chain: tuple[Link, ...], key: PublicKey) -> bool:
-        keys = _keys_of(chain, key)
+    def _joins(self, chain: Chain) -> bool:
+        keys = keys_of(chain, self.key)
         if keys[0] in keys[1:]:
-            self.fail(ReasonCode.UNTRUSTED, f"a path passes key {_id(keys[0])} twice")
+            self.formation.fail(ReasonCode.UNTRUSTED, f"a path passes key {name_of(keys[0])} twice")
             return False
-        return self._fits(chain)
+        return self.formation.fits(chain)
 
-    def _fits(self, chain: tuple[Link, ...]) -> bool:
-        grants_after = 0
-        for link in reversed(chain):
-            depth = link.depth if isinstance(link, Grant) else link.authority.depth
-            if depth < grants_after:
-                giver = link.issuer if isinstance(link, Grant) else link.authority.key
-                self.fail(
-                    ReasonCode.DEPTH_EXCEEDED,
-                    f"{grants_after} grants stand below one by {_id(giver)} that allows {depth}",
-                )
-                return False
-            grants_after += isinstance(link, Grant)
-        if grants_after > limits.MAX_PATH_GRANTS:
-            self.fail(ReasonCode.DEPTH_EXCEEDED, f"more than {limits.MAX_PATH_GRANTS} grants")
-            return False
-        return True
+    # --- down from the authorities --------------------------------------------------------
 
-    # --- formation ------------------------------------------------------------------------
+    def _descend(self) -> Iterator[Chain]:
+        """Yield chains from every authority that may start one, each with its share of steps."""
+        policy, roots = self.formation.policy, self.formation.state.roots
+        starts = [
+            Entry(roots[domain], authority)
+            for domain in sorted(policy.domains)
+            if domain in roots
+            for authority in roots[domain].authorities
+        ]
+        share = limits.MAX_EVALUATION_STEPS // max(1, len(starts))
+        for start in starts:
+            if self.formation.entry_counts(start.root, start.authority):
+                yield from islice(self._below(start, share), limits.MAX_CHAINS)
 
-    def _counts(self, grant: Grant, subject: Subject) -> bool:
-        issuer = _id(grant.issuer)
-        revoked = self.state.grant_revocation(grant) or self.state.self_revocation(grant.issuer)
-        if grant.subject != subject:
-            # Keys and domains are filed under 16 bytes alike, and an issuer may write any 16 bytes
-            # for a domain: a grant to a "domain" of a key's id is no grant to that key.
-            self.fail(ReasonCode.UNTRUSTED, f"a grant by {issuer} names a key as a domain")
-        elif revoked is not None:
-            self.fail(ReasonCode.REVOKED, f"a grant by {issuer} is revoked{_why(revoked.reason)}")
-        elif grant.issued_at > self.now + limits.MAX_ISSUED_AHEAD_S:
-            self.fail(
-                ReasonCode.NOT_YET_VALID,
-                f"a grant by {issuer} is dated {grant.issued_at - self.now} s ahead",
-            )
-        elif grant.expires_at <= self.now:
-            self.fail(
-                ReasonCode.EXPIRED,
-                f"a grant by {issuer} expired {self.now - grant.expires_at} s ago",
-            )
-        else:
-            return True
-        return False
+    def _below(self, start: Entry, steps_left: int) -> Iterator[Chain]:
+        """Yield chains from one root entry to the key, shorter ones first."""
+        level: list[tuple[PublicKey, Chain]] = [(start.authority.key, (start,))]
+        for _ in range(limits.MAX_PATH_GRANTS):
+            below: list[tuple[PublicKey, Chain]] = []
+            for giver, chain in level:
+                yield from self._arrivals(giver, chain)
+                for subject in self.formation.state.delegates_of(giver):
+                    if steps_left <= 0:
+                        return
+                    steps_left -= 1
+                    below += self._extensions(giver, subject, chain)
+            level = below
 
-    def _entry_counts(self, root: Root, authority: Authority) -> bool:
-        name = encode_base64url(root.domain)
-        expires_at = min(root.expires_at, authority.expires_at)
-        if expires_at <= self.now:
-            self.fail(
-                ReasonCode.EXPIRED,
-                f"authority {_id(authority.key)} of domain `{name}` expired"
-                f" {self.now - expires_at} s ago",
-            )
-            return False
-        fresh_until = self.freshness.get(root.domain, 0)
-        if not fresh_until:
-            self.fail(ReasonCode.STALE, f"domain `{name}` has not been fresh here yet")
-            return False
-        stale_s = self.now - fresh_until - self.policy.domain(root.domain).grace_s
-        if stale_s >= 0:
-            self.fail(
-                ReasonCode.STALE,
-                f"no complete news from domain `{name}` for {self.now - fresh_until} s,"
-                f" its grace of {self.policy.domain(root.domain).grace_s} s is over",
-            )
-            return False
-        return True
+    def _arrivals(self, giver: PublicKey, chain: Chain) -> Iterator[Chain]:
+        for grant in self.formation.state.grants_between(giver, key_id(self.key)):
+            complete: Chain = (*chain, grant)
+            keys = keys_of(complete, self.key)
+            if (
+                len(set(keys)) == len(keys)
+                and self.formation.counts(grant, self.subject)
+                and self.formation.fits(complete)
+            ):
+                yield complete
+
+    def _extensions(
+        self,
+        giver: PublicKey,
+        subject: bytes,
+        chain: Chain,
+    ) -> Iterator[tuple[PublicKey, Chain]]:
+        for grant in self.formation.state.grants_between(giver, subject):
+            if grant.depth == 0 or not self.formation.counts(grant, grant.subject):
+                continue
+            if isinstance(grant.subject, KeySubject):
+                yield grant.subject.key, (*chain, grant)
+                continue
+            root = self.formation.state.roots.get(grant.subject.domain)
+            for authority in root.authorities if root else ():
+                if root and self.formation.entry_counts(root, authority):
+                    yield authority.key, (*chain, grant, Entry(root, authority))
 
     # --- a complete chain -----------------------------------------------------------------
 
-    def conclude(self, chain: tuple[Link, ...], key: PublicKey) -> None:
-        """Turn a chain that begins at a listed domain into a path, or say why it is none."""
-        entries = [link for link in chain if isinstance(link, _Entry)]
-        grants = tuple(link for link in chain if isinstance(link, Grant))
-        start = self.policy.domains[entries[0].root.domain]
-        if len(entries) - 1 > start.hops:
-            self.fail(ReasonCode.UNTRUSTED, f"a path crosses more than {start.hops} domain ids")
-            return
-        if self._signed_by_root_key(entries, grants) or self._revoked_by_revoker(chain, key):
-            return
-        scope = self._scope_of(chain, start.scope)
-        if not scope:
-            self.fail(
-                ReasonCode.NOT_GRANTED,
-                f"the grants from {_id(entries[0].authority.key)} down to {_id(key)} have no"
-                " right in common",
-            )
-            return
-        self.paths.append(
-            Path(
-                domains=tuple(entry.root.domain for entry in entries),
-                grants=grants,
-                keys=_keys_of(chain, key),
-                scope=scope,
-                expires_at=min(map(_expires_at, chain)),
-                depth=_depth_left(chain),
-            ),
-        )
+    def _conclude(self, chain: Chain) -> None:
+        """Turn a chain that begins at a listed domain into a path, or note why it is none."""
+        path = self.formation.path_of(chain, self.key, self._scope_of(chain))
+        if path is not None:
+            self.paths.append(path)
 
-    def _signed_by_root_key(self, entries: list[_Entry], grants: tuple[Grant, ...]) -> bool:
-        # Only domains on the path are asked: any domain may *list* any key as its root key, and
-        # must not be able to void the grants of others by that.
-        for entry in entries:
-            root_keys = self.state.root_keys_of(entry.root.domain)
-            for grant in grants:
-                if grant.issuer in root_keys:
-                    self.fail(
-                        ReasonCode.UNTRUSTED,
-                        f"{_id(grant.issuer)} is a root key: those sign only roots",
-                    )
-                    return True
-        return False
-
-    def _revoked_by_revoker(self, chain: tuple[Link, ...], key: PublicKey) -> bool:
-        for place, link in enumerate(chain):
-            if not isinstance(link, _Entry):
-                continue
-            for below in _keys_of(chain[place:], key):
-                revoked = self.state.revoker_revocation(below, link.authority)
-                if revoked is not None:
-                    self.fail(
-                        ReasonCode.REVOKED,
-                        f"key {_id(below)} is revoked by {_id(revoked.issuer)}"
-                        f"{_why(revoked.reason)}",
-                    )
-                    return True
-        return False
-
-    def _scope_of(self, chain: tuple[Link, ...], scope: Scope) -> Scope:
+    def _scope_of(self, chain: Chain) -> Scope:
+        scope = self.formation.policy.domains[start_of(chain).root.domain].scope
         for link in chain:
-            narrower = link.scope if isinstance(link, Grant) else link.authority.scope
-            scope = meet_scopes(scope, narrower)
+            # Crossing filters multiply: sixteen by sixteen at every link.
+            met = meet_scopes(scope, scope_of(link))
+            scope = met[: limits.MAX_COMPILED_FILTERS]
+            self.truncated |= len(met) > len(scope)
         return scope
 
 
-def _keys_of(chain: tuple[Link, ...], key: PublicKey) -> tuple[PublicKey, ...]:
-    issuers = [link.issuer for link in chain if isinstance(link, Grant)]
-    return (*issuers, key)
-
-
-def _expires_at(link: Link) -> int:
-    if isinstance(link, Grant):
-        return link.expires_at
-    return min(link.root.expires_at, link.authority.expires_at)
-
-
-def _depth_left(chain: tuple[Link, ...]) -> int:
-    left = limits.MAX_DEPTH
-    grants_after = 0
-    for link in reversed(chain):
-        depth = link.depth if isinstance(link, Grant) else link.authority.depth
-        left = min(left, depth - grants_after)
-        grants_after += isinstance(link, Grant)
-    return left
+def _in_turn(chains: Iterable[Chain]) -> Iterator[Chain]:
+    """Yield the first chain of each authority, then the second of each, and so on."""
+    by_start: dict[tuple[bytes, int], list[Chain]] = {}
+    for chain in chains:
+        start = start_of(chain)
+        place = start.root.authorities.index(start.authority)
+        by_start.setdefault((start.root.domain, place), []).append(chain)
+    # Short chains come first in each list: grants are what an entry's chains differ in.
+    queues = [iter(sorted(by_start[start], key=len)) for start in sorted(by_start)]
+    while queues:
+        waiting = []
+        for queue in queues:
+            chain_next = next(queue, None)
+            if chain_next is not None:
+                yield chain_next
+                waiting.append(queue)
+        queues = waiting

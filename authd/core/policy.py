@@ -51,10 +51,12 @@ class GuardedPrefix:
     Attributes:
         topic_filter: ``prefix/#``.
         grace_s: As in `DomainPolicy`.
+        k: How many paths that share no key and no crossed domain must give a right below it.
     """
 
     topic_filter: str
     grace_s: int
+    k: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,3 +85,11 @@ class Policy:
             guard.grace_s for guard in self.guarded if overlaps(guard.topic_filter, topic_filter)
         ]
         return min(graces)
+
+    def guards_of(self, topic_filter: str) -> tuple[GuardedPrefix, ...]:
+        """Return the prefixes a filter reaches into that ask for more than one path."""
+        return tuple(
+            guard
+            for guard in self.guarded
+            if guard.k > 1 and overlaps(guard.topic_filter, topic_filter)
+        )

@@ -70,10 +70,13 @@ class UnverifiedPop:
     issuer_hint: KeyId | None
     signature: bytes
     stapled: tuple[bytes, ...] = ()
+    enhanced: bool = False
 
     @property
     def form(self) -> Form:
-        """`Form.POP_PATH` with stapled grants, else `Form.POP`."""
+        """`Form.CHALLENGE` in AUTH data, `Form.POP_PATH` with stapled grants, else `Form.POP`."""
+        if self.enhanced:
+            return Form.CHALLENGE
         return Form.POP_PATH if self.stapled else Form.POP
 
 
@@ -100,6 +103,7 @@ class VerifiedProof:
     Attributes:
         nonce: What must not come again before ``expires_at``; None if nothing is replayable
             here (a device password is replayable by nature and marked so).
+        counter: What must be higher than the last one of the key and audience (`core.counter`).
     """
 
     key: PublicKey
@@ -108,6 +112,7 @@ class VerifiedProof:
     audience: Audience
     time: int | None = None
     nonce: bytes | None = None
+    counter: int | None = None
 
     @property
     def replay_id(self) -> bytes | None:
@@ -363,6 +368,7 @@ def explain_mismatch(
 def subject_key(grants: Iterable[Grant], wanted: KeyId) -> PublicKey | None:
     """Find the key of which only the id was sent, among the subjects of grants."""
     for grant in grants:
-        if isinstance(grant.subject, KeySubject) and key_id(grant.subject.key) == wanted:
+        # Exactly this class: a TLS key's digest is filed alike, and is no key.
+        if type(grant.subject) is KeySubject and key_id(grant.subject.key) == wanted:
             return grant.subject.key
     return None

@@ -59,6 +59,7 @@ class KeyView:
         live_until: Until when ``proven`` is live at most; seconds since the Unix epoch.
         equivocated: It signed two heads that cannot both be; it no longer counts.
         signed_version: The highest root version a head of it named.
+        closed: The last head of the list before this one; whoever is behind needs it to follow.
     """
 
     chain: Chain = field(default_factory=lambda: Chain(epoch=0))
@@ -67,6 +68,14 @@ class KeyView:
     live_until: int = 0
     equivocated: bool = False
     signed_version: int = 0
+    closed: Heartbeat | None = None
+
+    @property
+    def last_head(self) -> bytes | None:
+        """Hash of the newest list known; None if nothing is known of the key."""
+        if self.newest is not None:
+            return self.newest.head
+        return self.chain.head if self.chain.epoch else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +98,8 @@ def observe(view: KeyView, heartbeat: Heartbeat, *, now: int) -> KeyView:
 
     Raises:
         LimitError: Signed more than 5 s ahead of ``now``: not counted.
-        StaleRecordError: Not newer than the newest.
+        StaleRecordError: Not newer than the newest, or of a new list that does not name the head
+            of the one before.
         EquivocationError: Another list of the same length and epoch; mark the key with
             `mark_equivocation`.
     """
@@ -105,13 +115,24 @@ def observe(view: KeyView, heartbeat: Heartbeat, *, now: int) -> KeyView:
         if _order(heartbeat) <= _order(newest):
             raise StaleRecordError("heartbeat: not newer than the one held")
     if heartbeat.epoch != view.chain.epoch:
-        view = replace(view, chain=Chain(epoch=heartbeat.epoch))
+        _check_epoch(view, heartbeat)
+        view = replace(view, chain=Chain(epoch=heartbeat.epoch), closed=newest)
     return replace(
         view,
         chain=_extend_by_recent(view.chain, heartbeat),
         newest=heartbeat,
         signed_version=max(view.signed_version, heartbeat.root_version),
     )
+
+
+def _check_epoch(view: KeyView, heartbeat: Heartbeat) -> None:
+    if view.last_head is None:
+        return
+    if heartbeat.epoch < view.chain.epoch:
+        raise StaleRecordError("heartbeat: of a list that was closed")
+    if heartbeat.previous_head != view.last_head:
+        # Otherwise a thief of the key could begin a list that leaves out what the old one holds.
+        raise StaleRecordError("heartbeat: a new list that does not name the head of the old one")
 
 
 def mark_equivocation(view: KeyView) -> KeyView:
@@ -180,18 +201,27 @@ def prove(
     return replace(view, proven=newest, live_until=max(view.live_until, live_until))
 
 
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """Heartbeat keys of one root version that have yet to sign for the next."""
+
+    version: int
+    keys: tuple[PublicKey, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainView:
     """Every heartbeat key of a domain, seen from one daemon.
 
     Attributes:
         root: The newest root.
-        handed_over: Whether heads that name this root version count (`DomainView.next_root`).
-        views: By heartbeat key, also keys of the previous version.
+        pending: Hand-overs that may be incomplete, the oldest first: roots can arrive faster than
+            their keys sign, and none of them may be skipped.
+        views: By heartbeat key, also keys of the pending versions.
     """
 
     root: Root
-    previous_keys: tuple[PublicKey, ...] = ()
+    pending: tuple[HandOver, ...] = ()
     views: dict[PublicKey, KeyView] = field(default_factory=dict)
 
     def view(self, key: PublicKey) -> KeyView:
@@ -203,26 +233,31 @@ class DomainView:
         return replace(self, views={**self.views, key: view})
 
     def with_root(self, root: Root) -> "DomainView":
-        """Return the domain under its next root."""
-        previous = () if root.reset else self.root.heartbeat_keys
-        return replace(self, root=root, previous_keys=previous)
+        """Return the domain under its next root; one with ``reset`` waits for no hand-over."""
+        open_ones = tuple(one for one in self.pending if not self._is_over(one))
+        handing = HandOver(root.version, self.root.heartbeat_keys)
+        return replace(self, root=root, pending=() if root.reset else (*open_ones, handing))
 
     @property
     def keys(self) -> tuple[PublicKey, ...]:
-        """Every key whose heads are of interest: of this root and of the one before."""
-        return tuple(dict.fromkeys(self.root.heartbeat_keys + self.previous_keys))
+        """Every key whose heads are of interest: of this root and of those that hand over."""
+        before = [key for one in reversed(self.pending) for key in one.keys]
+        return tuple(dict.fromkeys([*self.root.heartbeat_keys, *before]))
 
     @property
     def handed_over(self) -> bool:
-        """Whether more than half of the previous version's keys signed a head naming this one.
+        """Whether more than half of each former version's keys signed a head naming its next.
 
         Until then a partition that has not heard of the new root could still be counted fresh by
         the old keys while the new ones accept revocations of their own.
         """
-        signed = sum(
-            self.view(key).signed_version >= self.root.version for key in self.previous_keys
-        )
-        return not self.previous_keys or 2 * signed > len(self.previous_keys)
+        return all(map(self._is_over, self.pending))
+
+    def _is_over(self, one: HandOver) -> bool:
+        views = [self.view(key) for key in one.keys]
+        signed = [view for view in views if view.signed_version >= one.version]
+        # A key that signed two lists counts for nothing, here as elsewhere.
+        return 2 * sum(not view.equivocated for view in signed) > len(views)
 
     def fresh_until(self) -> int:
         """Say until when more than half of the keys have live, proven heads; 0 for never."""

@@ -229,16 +229,18 @@ def _check_claims(root: RootClaims) -> None:
             raise FormatError(msg)
 
 
-def verify_root(data: bytes, *, previous: Root | None) -> Root:
+def verify_root(data: bytes, *, previous: Root | None, now: int | None = None) -> Root:
     """Parse and verify a root against the version before it.
 
     Args:
         data: Untrusted; at most ``limits.MAX_ROOT_BYTES`` bytes.
         previous: The verified version before; None to accept a version 1, which is then known by
             its domain id alone.
+        now: Seconds since the Unix epoch, to refuse a root that lives too long; None for one that
+            was accepted before.
 
     Raises:
-        LimitError: A bound was hit.
+        LimitError: A bound was hit, or it ends more than ``limits.MAX_ROOT_LIFE_S`` after ``now``.
         FormatError: Not the canonical form of a root.
         WeakKeyError: A key that fails the point check.
         StaleRecordError: Not the version after ``previous``.
@@ -248,6 +250,9 @@ def verify_root(data: bytes, *, previous: Root | None) -> Root:
     unverified = parse_root(data)
     claims = unverified.claims
     _check_succession(unverified, previous)
+    if now is not None and lives_too_long(claims, now=now):
+        msg = f"root: it ends {claims.expires_at - now} s ahead; at most 11 years are allowed"
+        raise LimitError(msg)
     new, old = _verified_signers(unverified, previous)
     if len(new) < claims.threshold or (previous and len(old) < previous.threshold):
         msg = (
@@ -263,6 +268,11 @@ def verify_root(data: bytes, *, previous: Root | None) -> Root:
         payload=unverified.payload,
         domain=previous.domain if previous else DomainId(own_id),
     )
+
+
+def lives_too_long(root: RootClaims, *, now: int) -> bool:
+    """Say whether a root ends later than any root may: a stolen one must end some day."""
+    return root.expires_at > now + limits.MAX_ROOT_LIFE_S
 
 
 def _check_succession(unverified: UnverifiedRoot, previous: Root | None) -> None:

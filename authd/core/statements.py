@@ -68,6 +68,7 @@ class Heartbeat:
     recent: tuple[StatementId, ...]
     issued_at: int
     expires_at: int
+    previous_head: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +180,9 @@ def verify_heartbeat(data: bytes) -> Heartbeat:
         recent=_take_recent(claims),
         issued_at=claims.uint(Claim.IAT, most=MAX_TIME),
         expires_at=claims.uint(Claim.EXP, most=MAX_TIME),
+        previous_head=claims.raw(Claim.PREVIOUS_HEAD, KEY_BYTES)
+        if claims.has(Claim.PREVIOUS_HEAD)
+        else None,
     )
     claims.finish()
     life_s = heartbeat.expires_at - heartbeat.issued_at
@@ -213,8 +217,22 @@ def sign_heartbeat(
     recent: tuple[StatementId, ...],
     issued_at: int,
     life_s: int = limits.HEARTBEAT_LIFE_S,
+    previous_head: bytes | None = None,
 ) -> Heartbeat:
-    """Make a heartbeat that lives ``life_s`` seconds."""
+    """Make a heartbeat that lives ``life_s`` seconds.
+
+    Args:
+        issuer: A heartbeat key of the domain.
+        domain: For which it speaks.
+        root_version: Of the root it stands by.
+        epoch: When its list was begun.
+        count: Length of the list.
+        head: Hash of the list.
+        recent: The last of the list, at most ``limits.MAX_RECENT_IDS``.
+        issued_at: Seconds since the Unix epoch.
+        life_s: 1 to ``limits.HEARTBEAT_LIFE_S``.
+        previous_head: The last head of the list before this one; None if this is the key's first.
+    """
     claims: dict[int, CborValue] = {
         Claim.ISS: issuer.public,
         Claim.DOMAIN: domain,
@@ -227,6 +245,8 @@ def sign_heartbeat(
     }
     if recent:
         claims[Claim.RECENT] = list(recent)
+    if previous_head is not None:
+        claims[Claim.PREVIOUS_HEAD] = previous_head
     return verify_heartbeat(seal_envelope(LABELS[Kind.HEARTBEAT], encode(claims), issuer))
 
 

@@ -16,6 +16,7 @@ Which revocation counts for what:
   very grant takes the power back.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
@@ -48,6 +49,7 @@ class TrustState:
         root_keys: By domain, every key that was ever a root key of it here; a grant signed by one
             is void on paths of that domain.
         grants: By subject id, in the order (issuer, newest first).
+        delegates: By issuer, the ids of the subjects that hold a grant of depth from it.
         revocations: By statement id.
         by_target: Revocations by what they name: 16 bytes a grant, 32 a key.
     """
@@ -55,6 +57,7 @@ class TrustState:
     roots: Map[DomainId, Root] = field(default_factory=Map)
     root_keys: Map[DomainId, frozenset[PublicKey]] = field(default_factory=Map)
     grants: Map[bytes, tuple[Grant, ...]] = field(default_factory=Map)
+    delegates: Map[PublicKey, tuple[bytes, ...]] = field(default_factory=Map)
     revocations: Map[StatementId, Revoke] = field(default_factory=Map)
     by_target: Map[bytes, tuple[Revoke, ...]] = field(default_factory=Map)
 
@@ -64,11 +67,18 @@ class TrustState:
 
     def apply_grants(self, grants: Iterable[Grant]) -> "TrustState":
         """Return the state with grants in it; of one issuer and subject the newest four stay."""
-        changed = self.grants.mutate()
+        changed, delegates = self.grants.mutate(), self.delegates.mutate()
         for grant in grants:
             subject = subject_id(grant.subject)
-            changed[subject] = _with_grant(changed.get(subject, ()), grant)
-        return replace(self, grants=changed.finish())
+            before = changed.get(subject, ())
+            after = _with_grant(before, grant)
+            changed[subject] = after
+            was, is_now = (_delegates(held, grant.issuer) for held in (before, after))
+            if was != is_now:
+                subjects = {*delegates.get(grant.issuer, ()), subject}
+                kept = subjects if is_now else subjects - {subject}
+                delegates[grant.issuer] = tuple(sorted(kept))
+        return replace(self, grants=changed.finish(), delegates=delegates.finish())
 
     def apply_revocations(self, revocations: Iterable[Revoke]) -> "TrustState":
         """Return the state with revocations in it; they are never taken out."""
@@ -109,10 +119,21 @@ class TrustState:
         """Return the grants held for a key id or domain id, whether they count or not."""
         return self.grants.get(subject, ())
 
+    def grants_between(self, issuer: PublicKey, subject: bytes) -> tuple[Grant, ...]:
+        """Return the grants of one issuer to a key id or domain id, without a walk over others."""
+        held = self.grants_to(subject)
+        start = bisect_left(held, issuer, key=_issuer_of)
+        return held[start : bisect_right(held, issuer, lo=start, key=_issuer_of)]
+
+    def delegates_of(self, issuer: PublicKey) -> tuple[bytes, ...]:
+        """Return the ids of the subjects that hold a grant of depth from an issuer, ascending."""
+        return self.delegates.get(issuer, ())
+
     def key_of(self, wanted: KeyId) -> PublicKey | None:
-        """Return the key with this id if some grant names it."""
+        """Return the key with this id if some grant names it; never a TLS key's digest."""
         for grant in self.grants_to(wanted):
-            if isinstance(grant.subject, KeySubject):
+            # Exactly this class: nothing may ever be verified with a digest.
+            if type(grant.subject) is KeySubject:
                 return grant.subject.key
         return None
 
@@ -171,6 +192,14 @@ def _with_grant(held: tuple[Grant, ...], grant: Grant) -> tuple[Grant, ...]:
     same.setdefault(grant.statement_id, grant)
     newest = sorted(same.values(), key=_grant_order)[: limits.MAX_GRANTS_PER_PAIR]
     return tuple(sorted(others + newest, key=lambda one: (one.issuer, *_grant_order(one))))
+
+
+def _issuer_of(grant: Grant) -> PublicKey:
+    return grant.issuer
+
+
+def _delegates(held: tuple[Grant, ...], issuer: PublicKey) -> bool:
+    return any(grant.depth and grant.issuer == issuer for grant in held)
 
 
 def _grant_order(grant: Grant) -> tuple[int, StatementId]:

@@ -270,7 +270,7 @@ class Authority:
             if previous is None:
                 self._put_off(item, source, "the version before this root is not known here")
                 return
-        root = verify_root(item.data, previous=previous)
+        root = verify_root(item.data, previous=previous, now=self._clock.now())
         if not self._listed(root.domain):
             self._put_off(item, source, "this root is of a domain that is not listed here")
             return

@@ -1,6 +1,7 @@
 """Heartbeats at one daemon: taking in heads, proving them, signing its own, and freshness."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 from authd.core import limits
@@ -241,6 +242,7 @@ class Heartbeats:
             head=chain.head,
             recent=chain.ids[-limits.MAX_RECENT_IDS :],
             issued_at=max(now, newest_at + 1),
+            previous_head=None if view.chain.epoch else view.last_head,
         )
         # The list is on disk before the head that promises it leaves this host.
         self._store.append_chain(
@@ -252,13 +254,7 @@ class Heartbeats:
         )
         self.domains[self._own_domain] = domain.with_view(
             key.public,
-            KeyView(
-                chain=chain,
-                newest=view.newest,
-                proven=view.proven,
-                live_until=view.live_until,
-                signed_version=view.signed_version,
-            ),
+            replace(view, chain=chain),
         )
         self.observe(heartbeat, received_at=now)
         self._prove_all(state)
@@ -283,10 +279,11 @@ class Heartbeats:
         return found
 
     def newest_items(self) -> list[Item]:
-        """Return the newest head of each key, to be sent to peers."""
+        """Return the newest head of each key, behind the last head of the list before it."""
+        views = [view.view(key) for view in self.domains.values() for key in view.keys]
         return [
-            Item(Kind.HEARTBEAT, newest.encoded)
-            for view in self.domains.values()
-            for key in view.keys
-            if (newest := view.view(key).newest) is not None
+            Item(Kind.HEARTBEAT, head.encoded)
+            for view in views
+            for head in (view.closed, view.newest)
+            if head is not None
         ]

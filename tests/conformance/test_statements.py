@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from authd.core.challenge import Hello, begin_exchange, parse_first, verify_response
 from authd.core.claims import Kind
+from authd.core.counter import check_rises, parse_counter, verify_counter
 from authd.core.encoding import encode_base64url
-from authd.core.identity import DomainId, admit_key, parse_id
+from authd.core.identity import DomainId, PublicKey, admit_key, parse_id
 from authd.core.proofs import Audience, UnverifiedPop, parse_credentials, verify_pop, verify_stapled
 from authd.core.records import verify_record
 from authd.core.roots import verify_root
@@ -46,23 +48,74 @@ def _statement(scenario: Scenario) -> str:
 def _root(scenario: Scenario) -> str:
     encoded = scenario.header.get("previous")
     previous = verify_root(bytes.fromhex(encoded), previous=None) if encoded else None
-    return encode_base64url(verify_root(scenario.body, previous=previous).statement_id)
+    now = scenario.now if "now" in scenario.header else None
+    root = verify_root(scenario.body, previous=previous, now=now)
+    return encode_base64url(root.statement_id)
 
 
 def _proof(scenario: Scenario) -> str:
     header = scenario.header
-    domain, _, endpoint = header["audience"].partition("/")
     pop = parse_credentials(header["username"], scenario.body.decode("ascii"))
     assert isinstance(pop, UnverifiedPop)
     verify_stapled(pop.stapled)
     verify_pop(
         pop,
-        key=admit_key(bytes.fromhex(header["key"])),
-        audiences=[Audience(DomainId(parse_id(domain)), endpoint)],
+        key=_key(scenario),
+        audiences=[_audience(scenario)],
         client_id=header["client-id"],
         now=scenario.now,
     )
     return ""
+
+
+def _counter(scenario: Scenario) -> str:
+    header = scenario.header
+    proof = verify_counter(
+        parse_counter(header["username"], scenario.body.decode("ascii")),
+        key=_key(scenario),
+        audiences=[_audience(scenario)],
+        client_id=header["client-id"],
+    )
+    assert check_rises(proof, last=None) == proof.counter
+    return ""
+
+
+def _single(scenario: Scenario) -> str:
+    first = parse_first(scenario.body)
+    assert isinstance(first, UnverifiedPop)
+    verify_pop(
+        first,
+        key=_key(scenario),
+        audiences=[_audience(scenario)],
+        client_id=scenario.header["client-id"],
+        now=scenario.now,
+    )
+    return ""
+
+
+def _response(scenario: Scenario) -> str:
+    header = scenario.header
+    hello = parse_first(bytes.fromhex(header["hello"]))
+    assert isinstance(hello, Hello)
+    exchange = begin_exchange(hello, nonce=bytes.fromhex(header["challenge"])[1:])
+    assert exchange.challenge.hex() == header["challenge"]
+    verify_response(
+        exchange,
+        scenario.body,
+        key=_key(scenario),
+        audiences=[_audience(scenario)],
+        client_id=header["client-id"],
+    )
+    return ""
+
+
+def _key(scenario: Scenario) -> PublicKey:
+    return admit_key(bytes.fromhex(scenario.header["key"]))
+
+
+def _audience(scenario: Scenario) -> Audience:
+    domain, _, endpoint = scenario.header["audience"].partition("/")
+    return Audience(DomainId(parse_id(domain)), endpoint)
 
 
 def _record(scenario: Scenario) -> str:
@@ -87,6 +140,9 @@ JUDGES: dict[str, Callable[[Scenario], str]] = {
     "broker": _statement,
     "root": _root,
     "proof": _proof,
+    "counter": _counter,
+    "single": _single,
+    "response": _response,
     "record": _record,
     "bundle": _bundle,
     "ticket": _ticket,

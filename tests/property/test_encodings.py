@@ -8,7 +8,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from authd.core import limits
+from authd.core.challenge import make_hello, parse_first
 from authd.core.claims import Kind
+from authd.core.counter import make_counter, parse_counter
 from authd.core.encoding import (
     CborValue,
     decode,
@@ -75,6 +77,14 @@ def _stapled(data: bytes) -> object:
     return parse_stapled(encode_base64url(data))
 
 
+COUNTER = make_counter(key("lamp"), audience=WORLD.audience, client_id="lamp", counter=7)
+HELLO = make_hello(key("lamp").public, nonce=bytes(16))
+
+
+def _counter(data: bytes) -> object:
+    return parse_counter(id_of("lamp"), data.decode("latin-1"))
+
+
 DECODERS: dict[str, tuple[Callable[[bytes], object], bytes]] = {
     "grant": (lambda data: verify(Kind.GRANT, data), GRANT.encoded),
     "revoke": (lambda data: verify(Kind.REVOKE, data), REVOKE.encoded),
@@ -87,6 +97,8 @@ DECODERS: dict[str, tuple[Callable[[bytes], object], bytes]] = {
     "ticket": (decode_ticket, encode_ticket(TICKET)),
     "credentials": (_credentials, POP.encode()),
     "stapled": (_stapled, encode([GRANT.encoded])),
+    "counter": (_counter, COUNTER.encode()),
+    "first of an exchange": (parse_first, HELLO),
 }
 # What is well-formed may still not verify; nothing but these three families may come out.
 REFUSALS = (FormatError, LimitError, VerificationError)

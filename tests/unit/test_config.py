@@ -100,7 +100,7 @@ def test_the_own_domain_keeps_a_policy_that_was_written_down(tmp_path: Path) -> 
         ("[peers]\nstatics = []", "peers.statics"),
         ("[embedded]\nports = 1", "embedded.ports"),
         (f'[domains.a]\nid = "{DOMAIN}"\nprefix = ["x"]\nhop = 1', "domains.a.hop"),
-        ('[[guarded]]\nprefix = "x"\nk = 2', "guarded[0].k"),
+        ('[[guarded]]\nprefix = "x"\nkay = 2', "guarded[0].kay"),
         (BROKER + "evict_addres = 1", "broker[0].evict_addres"),
         (BROKER + 'evict_address = "127.0.0.1:1"', "broker[0].evict_address"),
     ],
@@ -284,3 +284,18 @@ def test_default_places_depend_on_who_runs_it(uid: int, monkeypatch: pytest.Monk
         ),
     }
     assert (str(default_state_dir()), str(default_run_dir())) == expected[uid]
+
+
+@pytest.mark.parametrize("k", [0, 9, -1])
+def test_an_impossible_number_of_disjoint_paths_is_refused(tmp_path: Path, k: int) -> None:
+    path = tmp_path / "authd.toml"
+    path.write_text(f'[[guarded]]\nprefix = "site/door"\nk = {k}\n', "utf-8")
+    with pytest.raises(ConfigError, match="k"):
+        load_settings(path, environ={})
+
+
+def test_a_guarded_prefix_asks_for_disjoint_paths(tmp_path: Path) -> None:
+    path = tmp_path / "authd.toml"
+    path.write_text('[[guarded]]\nprefix = "site/door"\nk = 2\nstale = "strict"\n', "utf-8")
+    (guard,) = load_settings(path, environ={}).guarded
+    assert (guard.topic_filter, guard.k, guard.grace_s) == ("site/door/#", 2, 0)

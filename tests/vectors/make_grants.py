@@ -23,6 +23,10 @@ def subject(name: str) -> dict[int, object]:
     return {1: {1: 1, -1: 6, -2: public(name)}}
 
 
+# SHA-256 of a SubjectPublicKeyInfo; any 32 bytes will do.
+TLS_KEY: Final[dict[int, object]] = {-65537: bytes(range(32))}
+
+
 def grant_claims(**changes: object) -> dict[int, object]:
     """Return the claims of a plain grant, some changed; a None takes one out."""
     plain: dict[str, object] = {
@@ -76,7 +80,29 @@ def grants() -> Iterator[Vector]:
         "the form `password`, with an audience",
         grant(forms=[5], aud=["x/broker:1883"]),
     )
+    yield _grant_ok("tls", "the subject is a TLS key", grant(cnf=TLS_KEY, forms=[6]))
     odd: dict[str, tuple[str, str, bytes]] = {
+        "tls-with-depth": (
+            "malformed",
+            "a TLS key that may delegate",
+            grant(cnf=TLS_KEY, forms=[6], depth=1),
+        ),
+        "tls-with-pop": (
+            "malformed",
+            "a TLS key with another form",
+            grant(cnf=TLS_KEY, forms=[1, 6]),
+        ),
+        "tls-default-forms": ("malformed", "a TLS key without forms", grant(cnf=TLS_KEY)),
+        "tls-short": (
+            "malformed",
+            "a digest of 31 bytes",
+            grant(cnf={-65537: bytes(31)}, forms=[6]),
+        ),
+        "tls-and-key": (
+            "malformed",
+            "a key and a TLS key",
+            grant(cnf={**subject("device"), **TLS_KEY}, forms=[6]),
+        ),
         "signed-by-another": (
             "bad_signature",
             "another key signed it than the issuer it names",

@@ -103,6 +103,18 @@ def roots() -> Iterator[Vector]:
             root(root_payload(version=2, previous=bytes(16)), *BY_TWO),
             previous,
         ),
+        "lives-eleven-years": (
+            "ok",
+            "the longest life: 11 times 366 days",
+            root(root_payload(exp=NOW + 11 * 366 * 86_400), *BY_TWO),
+            {"now": str(NOW)},
+        ),
+        "lives-too-long": (
+            "limit_exceeded",
+            "one second more than 11 times 366 days",
+            root(root_payload(exp=NOW + 11 * 366 * 86_400 + 1), *BY_TWO),
+            {"now": str(NOW)},
+        ),
         "threshold-too-high": (
             "malformed",
             "four of three",

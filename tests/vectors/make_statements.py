@@ -119,6 +119,16 @@ def statements() -> Iterator[Vector]:
             "eighteen revocations, the last sixteen named",
             heartbeat(count=18, head=chain(ids), recent=ids[2:]),
         ),
+        ("heartbeat", "new-epoch"): (
+            "ok",
+            "a list begun anew names the head of the one before",
+            heartbeat(epoch=NOW, previous_head=chain(ids)),
+        ),
+        ("heartbeat", "short-previous-head"): (
+            "malformed",
+            "31 bytes",
+            heartbeat(epoch=NOW, previous_head=bytes(31)),
+        ),
         ("heartbeat", "too-few-recent"): (
             "malformed",
             "one of the last two is missing",

@@ -41,6 +41,7 @@ CLAIMS |= {
             "endpoints",
             "tls_fingerprint",
             "prefixes",
+            "previous_head",
         ),
     )
 }

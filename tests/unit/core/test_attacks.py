@@ -313,7 +313,7 @@ def test_a7_no_form_can_be_downgraded() -> None:
         if form is Form.PASSWORD:
             continue
         world = World()
-        world.grant("X", "lamp", forms=[form])
+        world.grant("X", "lamp", forms=[form], audiences=[str(world.audience)])
         for shown in Form:
             assert world.connect("lamp", form=shown).allowed is (shown is form)
 

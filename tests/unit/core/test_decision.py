@@ -89,7 +89,7 @@ def test_a_form_that_is_not_listed_is_refused(form: Form) -> None:
 def test_the_form_is_the_leaf_grants_business() -> None:
     world = World()
     world.grant("X", "gate", depth=1, forms=[Form.TLS])
-    world.grant("gate", "lamp", forms=[Form.COUNTER])
+    world.grant("gate", "lamp", forms=[Form.COUNTER], audiences=[str(world.audience)])
     assert world.connect("lamp", form=Form.COUNTER).allowed
     assert world.connect("lamp", form=Form.POP).reason is ReasonCode.FORM_NOT_ALLOWED
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from authd.core import limits
-from authd.core.grants import DomainSubject
+from authd.core.grants import DomainSubject, Grant
 from authd.core.identity import DomainId, key_id
 from authd.core.policy import DomainPolicy
 from authd.core.roots import sign_root
@@ -164,6 +164,13 @@ def test_an_expired_root_or_entry_starts_nothing(root: object) -> None:
     world.grant("X", "a")
     assert reason(world, "a") is ReasonCode.EXPIRED
     assert world.paths_to("a", now=NOW - 1).paths
+
+
+def test_a_root_that_lives_too_long_starts_nothing() -> None:
+    world = World(root=make_root(authority("X"), expires_at=NOW + limits.MAX_ROOT_LIFE_S))
+    world.grant("X", "a")
+    assert world.paths_to("a").paths
+    assert reason(world, "a", now=NOW - 1) is ReasonCode.LIMIT_EXCEEDED
 
 
 def test_a_domain_is_usable_while_fresh_and_for_its_grace() -> None:
@@ -466,3 +473,109 @@ def test_a_limit_is_told_where_nothing_was_found() -> None:
     evaluation = world.paths_to("target")
     assert evaluation.paths == ()
     assert ReasonCode.LIMIT_EXCEEDED in {failure.reason for failure in evaluation.failures}
+
+
+# --- drowning -----------------------------------------------------------------------------------
+
+
+def junk(world: World, above: str, count: int) -> list[Grant]:
+    """Grant ``target`` from keys that ``above`` vouched for, and let them vouch for each other."""
+    vouched = [make_grant(above, f"junk{i}", depth=4) for i in range(count)]
+    given = [make_grant(f"junk{i}", "target", scope(f"junk/{i}")) for i in range(count)]
+    world.add(*vouched, *given)
+    return vouched
+
+
+def two_authorities() -> World:
+    return World(root=make_root(authority("A"), authority("B")))
+
+
+@pytest.mark.parametrize("graph", ["B -> target", "B -> g -> target", "B -> g -> h -> target"])
+def test_a23_junk_below_one_authority_hides_nothing_below_another(
+    monkeypatch: pytest.MonkeyPatch, graph: str
+) -> None:
+    monkeypatch.setattr(limits, "MAX_EVALUATION_STEPS", 60)
+    world = two_authorities()
+    world.grant("A", "mallory", depth=4)
+    junk(world, "mallory", 100)
+    honest = world.grants(graph, scope("home"))
+    # The order of keys must not decide: the junk is as good before as behind the honest ones.
+    assert {grant.issuer for grant in world.state.grants_to(key_id(key("target").public))}
+    evaluation = world.paths_to("target")
+    assert evaluation.truncated
+    assert tuple(honest) in [path.grants for path in evaluation.paths]
+
+
+def test_a23_a_bush_below_one_authority_hides_nothing_below_another() -> None:
+    world = two_authorities()
+    world.grant("A", "n0", depth=8)
+    bush(world, width=24)
+    honest = world.grants("B -> g -> h -> i -> target", scope("home"))
+    evaluation = world.paths_to("target")
+    assert evaluation.truncated
+    assert tuple(honest) in [path.grants for path in evaluation.paths]
+
+
+def test_paths_of_the_authorities_take_turns() -> None:
+    world = two_authorities()
+    for i in range(limits.MAX_PATHS + 10):
+        world.grants(f"A -> m{i} -> target")
+    honest = world.grants("B -> g -> h -> target", scope("home"))
+    evaluation = world.paths_to("target")
+    assert len(evaluation.paths) == limits.MAX_PATHS
+    assert tuple(honest) in [path.grants for path in evaluation.paths[:2]]
+
+
+def test_the_number_of_chains_looked_at_closely_is_bounded() -> None:
+    world = two_authorities()
+    for i in range(limits.MAX_CHAINS + 1):
+        world.grant("A", f"m{i}", scope("a"), depth=1)
+        world.grant(f"m{i}", "target", scope("b"))
+    evaluation = world.paths_to("target")
+    assert (evaluation.paths, evaluation.truncated) == ((), True)
+
+
+def test_filters_that_multiply_along_a_path_are_bounded() -> None:
+    world = World()
+    world.grant("X", "a", scope(*(f"{i}/+/+" for i in range(16))), depth=2)
+    world.grant("a", "b", scope(*(f"+/{i}/+" for i in range(16))), depth=1)
+    world.grant("b", "c", scope(*(f"+/+/{i}" for i in range(16))))
+    evaluation = world.paths_to("c")
+    assert [len(path.scope) for path in evaluation.paths] == [limits.MAX_COMPILED_FILTERS]
+    assert evaluation.truncated
+
+
+def test_the_way_down_crosses_domains_and_leaves_out_what_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "MAX_EVALUATION_STEPS", 400)
+    world = two_authorities()
+    expired = authority("G", expires_at=NOW)
+    foreign = world.add_root(make_root(authority("F"), expired, domain="foreign"))
+    to = DomainSubject(foreign.domain)
+    crossing = world.grant("B", "", scope("home"), to=to, depth=2)
+    admitted = world.grant("F", "target", scope("home"))
+    world.grant("G", "target")
+    world.grant("B", "", to=DomainSubject(DomainId(bytes(16))), depth=1)
+    world.grant("B", "late", depth=1, issued_at=NOW + 61)
+    world.grant("B", "B2", depth=1)
+    world.grant("B2", "B", depth=1)
+    world.grant("B", "target", issued_at=NOW + 61)
+    world.grant("B", "target", scope("flat"), depth=1, issued_at=NOW - 3)
+    world.grant("B", "target", scope("flat"), issued_at=NOW - 2)
+    world.grant("A", "mallory", depth=8)
+    junk(world, "mallory", 450)
+    evaluation = world.paths_to("target")
+    assert evaluation.truncated
+    assert (crossing, admitted) in [path.grants for path in evaluation.paths]
+    assert key("G").public not in {one for path in evaluation.paths for one in path.keys}
+    assert key("late").public not in {one for path in evaluation.paths for one in path.keys}
+
+
+def test_the_way_down_begins_only_where_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_EVALUATION_STEPS", 10)
+    world = World(root=make_root(authority("A", expires_at=NOW), authority("B")))
+    world.domains[DomainId(bytes(16))] = DomainPolicy()
+    world.grant("A", "target")
+    junk(world, "A", 30)
+    assert world.paths_to("target").paths == ()

@@ -195,11 +195,49 @@ def test_two_lists_of_one_length_are_equivocation() -> None:
 
 
 def test_a_new_epoch_begins_a_new_list() -> None:
-    view = proven(beat(ids=IDS[:2]))
-    view = observe(view, beat(ids=IDS[2:3], epoch=8), now=NOW)
+    old = proven(beat(ids=IDS[:2]))
+    first = beat(ids=IDS[2:3], epoch=8, previous_head=old.last_head)
+    view = observe(old, first, now=NOW)
     assert view.chain == Chain(epoch=8).append(IDS[2:3])
+    assert view.closed == old.newest
     assert domain(h1=view).in_force(IDS[0]) is False
     assert proven(beat(ids=IDS[2:4], epoch=8, issued_at=NOW + 1), view).chain.ids == IDS[2:4]
+
+
+@pytest.mark.parametrize("named", [None, EMPTY_HEAD, extend_head(EMPTY_HEAD, IDS[:1])])
+def test_a30_a_new_epoch_counts_only_under_the_last_head_of_the_old(named: bytes | None) -> None:
+    view = proven(beat(ids=IDS[:2]))
+    with pytest.raises(StaleRecordError, match="does not name the head"):
+        observe(view, beat(epoch=8, previous_head=named), now=NOW)
+
+
+def test_a_daemon_that_was_behind_follows_over_the_last_head_of_the_old_epoch() -> None:
+    behind = proven(beat(ids=IDS[:1]))
+    last = beat(ids=IDS[:2], issued_at=NOW + 1)
+    first = beat(epoch=8, issued_at=NOW + 2, previous_head=last.head)
+    with pytest.raises(StaleRecordError):
+        observe(behind, first, now=NOW)
+    followed = observe(observe(behind, last, now=NOW), first, now=NOW)
+    assert (followed.newest, followed.closed) == (first, last)
+
+
+def test_a29_a_closed_epoch_is_never_gone_back_to() -> None:
+    old = proven(beat(ids=IDS[:2]))
+    view = observe(old, beat(epoch=8, previous_head=old.last_head), now=NOW)
+    with pytest.raises(StaleRecordError):
+        observe(view, beat(ids=IDS[:3], issued_at=NOW + 1), now=NOW)
+
+
+def test_a29_entries_kept_over_a_restart_bind_the_key_as_a_head_does() -> None:
+    kept = KeyView(chain=Chain(epoch=7).append(IDS[:2]))
+    assert kept.last_head == extend_head(EMPTY_HEAD, IDS[:2])
+    for refused in (beat(epoch=6), beat(epoch=8), beat(epoch=8, previous_head=EMPTY_HEAD)):
+        with pytest.raises(StaleRecordError):
+            observe(kept, refused, now=NOW)
+    follower = beat(epoch=8, previous_head=kept.last_head)
+    assert observe(kept, follower, now=NOW).newest == follower
+    assert KeyView().last_head is None
+    assert observe(KeyView(), beat(epoch=8), now=NOW).closed is None
 
 
 # --- a domain -----------------------------------------------------------------------------------
@@ -280,6 +318,53 @@ def test_heads_under_a_new_root_count_after_a_majority_of_the_old_keys_named_it(
         view = view.with_view(key(name).public, new)
         assert view.handed_over is over
     assert view.fresh_until() == NOW + 60
+
+
+def signed_for(view: DomainView, name: str, version: int, *, at: int = NOW + 1) -> DomainView:
+    """Let a key sign an empty list for a root version."""
+    held = view.view(key(name).public)
+    new = proven(beat(name, root_version=version, issued_at=at), held)
+    return view.with_view(key(name).public, new)
+
+
+def test_two_roots_in_a_row_skip_no_hand_over() -> None:
+    second = next_root(ROOT, ["n1"])
+    third = next_root(second, ["m1"])
+    view = domain(**{name: proven(beat(name)) for name in NAMES})
+    view = view.with_root(second).with_root(third)
+    assert view.keys == publics(["m1", "n1", *NAMES])
+    view = signed_for(signed_for(view, "m1", 3), "n1", 3)
+    # Version 1's keys may not have heard of any of this: elsewhere they still make fresh.
+    assert (view.handed_over, view.fresh_until()) == (False, 0)
+    view = signed_for(view, "h1", 2)
+    assert not view.handed_over
+    view = signed_for(view, "h2", 3)
+    assert view.handed_over
+    assert view.fresh_until() == NOW + 60
+
+
+def test_a_hand_over_that_is_complete_is_not_kept() -> None:
+    second = next_root(ROOT, ["n1"])
+    view = domain().with_root(second)
+    view = signed_for(signed_for(view, "h1", 2), "h3", 2)
+    view = view.with_root(next_root(second, ["m1"]))
+    assert view.keys == publics(["m1", "n1"])
+    assert not view.handed_over
+    assert signed_for(view, "n1", 3).handed_over
+
+
+def test_a31_a_key_that_equivocated_hands_nothing_over() -> None:
+    view = domain().with_root(next_root(ROOT, ["n1"]))
+    view = signed_for(signed_for(view, "h1", 2), "h2", 2)
+    assert view.handed_over
+    dishonest = mark_equivocation(view.view(key("h2").public))
+    assert not view.with_view(key("h2").public, dishonest).handed_over
+
+
+def test_reset_skips_every_hand_over_that_is_open() -> None:
+    second = next_root(ROOT, ["n1"])
+    view = domain().with_root(second).with_root(next_root(second, ["m1"], reset=True))
+    assert (view.handed_over, view.keys) == (True, publics(["m1"]))
 
 
 def test_heads_that_name_the_old_root_do_not_count_under_the_new() -> None:

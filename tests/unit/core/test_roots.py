@@ -27,6 +27,7 @@ from authd.errors import (
     WeakKeyError,
 )
 from tests.unit.core.world import (
+    NOW,
     authority,
     flipped,
     key,
@@ -326,3 +327,15 @@ def test_signing_refuses_claims_that_contradict_each_other() -> None:
     claims = replace(root_claims(authority("X")), threshold=3)
     with pytest.raises(FormatError, match="threshold"):
         sign_root(claims, previous=None, keys=signers("own root"))
+
+
+# --- life ---------------------------------------------------------------------------------------
+
+
+def test_a26_a_root_lives_no_longer_than_any_root_may() -> None:
+    longest = make_root(authority("X"), expires_at=NOW + limits.MAX_ROOT_LIFE_S)
+    assert verify_root(longest.encoded, previous=None, now=NOW) == longest
+    with pytest.raises(LimitError, match="at most 11 years"):
+        verify_root(longest.encoded, previous=None, now=NOW - 1)
+    # What was accepted once is not judged again.
+    assert verify_root(longest.encoded, previous=None) == longest

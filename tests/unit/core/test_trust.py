@@ -189,3 +189,30 @@ def test_only_the_authority_takes_the_power_back_by_that_very_grant() -> None:
         assert kept.revoker_revocation(key("a").public, authority("X")) is not None
     gone = state.apply_revocations([make_revoke("X", grant)])
     assert gone.revoker_revocation(key("a").public, authority("X")) is None
+
+
+# --- indexes ------------------------------------------------------------------------------------
+
+
+def test_the_grants_of_one_pair_are_found_without_a_walk() -> None:
+    grants = [make_grant(f"i{i}", "a", issued_at=NOW - 5 - n) for i in range(5) for n in range(3)]
+    state = TrustState().apply_grants(grants)
+    subject = subject_id(grants[0].subject)
+    for i in range(5):
+        assert state.grants_between(key(f"i{i}").public, subject) == tuple(
+            grants[3 * i : 3 * i + 3]
+        )
+    assert state.grants_between(key("other").public, subject) == ()
+
+
+def test_who_may_delegate_is_known_by_issuer_in_any_order() -> None:
+    deep = make_grant("X", "a", depth=1, issued_at=NOW - 100)
+    flat = [make_grant("X", "a", issued_at=NOW - i) for i in range(1, 5)]
+    other = make_grant("X", "b", depth=1)
+    subject, second = subject_id(deep.subject), subject_id(other.subject)
+    state = TrustState().apply_grants([deep, other])
+    assert state.delegates_of(key("X").public) == tuple(sorted([subject, second]))
+    # Four newer grants push the one of depth out, whichever comes first.
+    assert state.apply_grants(flat) == TrustState().apply_grants([*flat, other, deep])
+    assert state.apply_grants(flat).delegates_of(key("X").public) == (second,)
+    assert state.delegates_of(key("a").public) == ()
