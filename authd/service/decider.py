@@ -161,20 +161,25 @@ class Decider:
         if refused is not None:
             return None, refused
         credentials = parse_credentials(request.username, request.password)
-        key, missing = await self._resolve_key(credentials)
+        key, missing = await self._resolve_key(credentials, _source(request))
         if key is None:
             return None, missing
         proof = self._prove(credentials, key, request, entry)
         if proof.replay_id is not None and self._parts.replay.seen(proof.replay_id):
             return None, deny(ReasonCode.REPLAYED, _REPLAYED, key=key)
         decision = self._decide(proof)
-        if not decision.allowed and await self._refreshed(credentials, decision):
+        source = _source(request)
+        if not decision.allowed and await self._refreshed(credentials, decision, source):
             decision = self._decide(proof)
         if decision.allowed:
             decision = self._check_table(entry, proof, decision)
         return proof, decision
 
-    async def _resolve_key(self, credentials: Credentials) -> tuple[PublicKey | None, Decision]:
+    async def _resolve_key(
+        self,
+        credentials: Credentials,
+        source: str,
+    ) -> tuple[PublicKey | None, Decision]:
         unknown = deny(*_OUTCOMES[Outcome.ABSENT])
         state = self._parts.authority.state
         if isinstance(credentials, DevicePassword):
@@ -187,24 +192,30 @@ class Decider:
             key = subject_key(verify_stapled(credentials.stapled), credentials.key_id)
         if key is not None:
             return key, unknown
-        outcome = await self._find(credentials)
+        outcome = await self._find(credentials, source)
         key = self._parts.authority.state.key_of(credentials.key_id)
         return key, deny(*_OUTCOMES.get(outcome, _OUTCOMES[Outcome.ABSENT]))
 
-    async def _find(self, pop: UnverifiedPop) -> Outcome:
+    async def _find(self, pop: UnverifiedPop, source: str) -> Outcome:
         return await self._parts.finder.find(
             pop.key_id,
             pop.issuer_hint,
             patience_s=LOOKUP_PATIENCE_S,
+            source=source,
         )
 
-    async def _refreshed(self, credentials: Credentials, decision: Decision) -> bool:
+    async def _refreshed(
+        self,
+        credentials: Credentials,
+        decision: Decision,
+        source: str,
+    ) -> bool:
         """Look for newer grants of a key that has some, but none that counts now."""
         hopeless = decision.reason not in (ReasonCode.EXPIRED, ReasonCode.UNTRUSTED)
         if hopeless or not isinstance(credentials, UnverifiedPop):
             return False
         before = self._parts.authority.state.grants_to(credentials.key_id)
-        await self._find(credentials)
+        await self._find(credentials, source)
         return self._parts.authority.state.grants_to(credentials.key_id) != before
 
     def _prove(
@@ -399,3 +410,8 @@ class Decider:
 
 
 _REPLAYED: Final = "this proof was used before: each CONNECT needs a fresh one"
+
+
+def _source(request: ConnectRequest) -> str:
+    """Return whose share of lookups a request uses: its address, or the whole broker's."""
+    return request.address or f"broker {request.broker}"

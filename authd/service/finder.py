@@ -7,6 +7,7 @@ next attempt finds it. A miss is remembered for 30 s, or until gossip brings new
 
 import asyncio
 import enum
+from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
@@ -21,6 +22,8 @@ from authd.service.ports import Clock, Item, RecordNetwork
 
 MISS_S: Final = 30.0
 _MAX_LOOKUPS: Final = 64
+# A gateway's worth of new devices at once; a quarter of all lookups.
+_MAX_OF_A_SOURCE: Final = 16
 _MAX_AUTHORITIES: Final = 8
 _MAX_MISSES: Final = 10_000
 _BUDGET_S: Final = 10.0
@@ -61,6 +64,7 @@ class Finder:
         self._clock = clock
         self._guess_issuer = guess_issuer
         self._running: dict[KeyId, asyncio.Task[Outcome]] = {}
+        self._asking: Counter[str] = Counter()
         self._misses: dict[KeyId, tuple[float, Outcome]] = {}
         self.lookups = 0
 
@@ -68,13 +72,22 @@ class Finder:
         """Let the next attempt look again: there is news of the key."""
         self._misses.pop(wanted, None)
 
-    async def find(self, wanted: KeyId, hint: KeyId | None, *, patience_s: float) -> Outcome:
+    async def find(
+        self,
+        wanted: KeyId,
+        hint: KeyId | None,
+        *,
+        patience_s: float,
+        source: str,
+    ) -> Outcome:
         """Look for grants to a key id.
 
         Args:
             wanted: The key id.
             hint: Id of the issuer, if the proof names one.
             patience_s: How long to wait for the answer; the lookup goes on behind it.
+            source: Who asks, as far as it is known: one source gets a share of the lookups, so
+                that a flood of made-up keys from there does not turn others away.
         """
         missed_at, outcome = self._misses.get(wanted, (-MISS_S, Outcome.ABSENT))
         if self._clock.monotonic() - missed_at < MISS_S:
@@ -84,13 +97,32 @@ class Finder:
             return Outcome.ABSENT
         task = self._running.get(wanted)
         if task is None:
-            if len(self._running) >= _MAX_LOOKUPS:
+            if self._is_full(source):
                 return Outcome.OVERLOADED
-            task = asyncio.create_task(self._look(wanted, issuers), name="lookup")
-            self._running[wanted] = task
-            task.add_done_callback(lambda _: self._running.pop(wanted, None))
+            task = self._start(wanted, issuers, source)
         done, _ = await asyncio.wait([task], timeout=patience_s)
         return task.result() if done else Outcome.IN_PROGRESS
+
+    def _is_full(self, source: str) -> bool:
+        return len(self._running) >= _MAX_LOOKUPS or self._asking[source] >= _MAX_OF_A_SOURCE
+
+    def _start(
+        self,
+        wanted: KeyId,
+        issuers: list[PublicKey],
+        source: str,
+    ) -> asyncio.Task[Outcome]:
+        task = asyncio.create_task(self._look(wanted, issuers), name="lookup")
+        self._running[wanted] = task
+        self._asking[source] += 1
+        task.add_done_callback(lambda _: self._end(wanted, source))
+        return task
+
+    def _end(self, wanted: KeyId, source: str) -> None:
+        self._running.pop(wanted, None)
+        self._asking[source] -= 1
+        if not self._asking[source]:
+            del self._asking[source]
 
     async def close(self) -> None:
         """Give up every running lookup."""

@@ -176,7 +176,7 @@ async def test_misses_are_bounded(tmp_path: Path) -> None:
     finder = site.service.finder
     for number in range(10_050):
         finder._misses[KeyId(number.to_bytes(16, "big"))] = (0.0, Outcome.ABSENT)
-    await finder.find(key_id(DEVICE.public), None, patience_s=1)
+    await finder.find(key_id(DEVICE.public), None, patience_s=1, source="a")
     assert len(finder._misses) <= 10_000
 
 
@@ -189,3 +189,28 @@ async def test_a_detached_daemon_says_that_it_cannot_ask(tmp_path: Path) -> None
     assert site.service.attachment.neighbours() == []
     site.service.attachment.attach(ether, SiteGossip(ether, site))
     assert site.service.attachment.peers() == ["A"]
+
+
+async def test_a53_a_flood_of_made_up_keys_from_one_address_turns_nobody_else_away(
+    tmp_path: Path,
+) -> None:
+    ether, site = lookup_site(tmp_path)
+    await put(ether, site, DEVICE.public)
+    ether.gate.clear()
+    finder = site.service.finder
+    flood = [
+        await finder.find(KeyId(number.to_bytes(16, "big")), None, patience_s=0, source="attacker")
+        for number in range(40)
+    ]
+    assert flood.count(Outcome.IN_PROGRESS) == 16
+    assert flood.count(Outcome.OVERLOADED) == 24
+    assert (await site.connect(DEVICE)).reason is ReasonCode.LOOKUP_IN_PROGRESS
+    ether.gate.set()
+    assert (
+        await finder.find(key_id(DEVICE.public), None, patience_s=5, source="m")
+    ) is Outcome.FOUND
+    assert (await site.connect(DEVICE)).allowed
+    # The share is given back.
+    again = await finder.find(KeyId(bytes(16)), None, patience_s=5, source="attacker")
+    assert again is Outcome.ABSENT
+    await finder.close()

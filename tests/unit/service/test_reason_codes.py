@@ -282,7 +282,8 @@ async def _(tmp: Path) -> ReasonCode:
     site = site_with_device(tmp, replicate=False)
     site.service.attachment.attach(NeverAnswers(), NoGossip())
     for count in range(64):
-        await site.service.finder.find(KeyId(count.to_bytes(16, "big")), None, patience_s=0)
+        wanted, source = KeyId(count.to_bytes(16, "big")), str(count)
+        await site.service.finder.find(wanted, None, patience_s=0, source=source)
     decision = await site.connect(OTHER)
     await site.service.finder.close()
     return decision.reason
