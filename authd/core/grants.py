@@ -6,9 +6,10 @@ untrusted bytes into a `Grant`, and nothing else can.
 
 import enum
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from functools import lru_cache
+from typing import Final, NewType, TypeAlias
 
 from authd.core import limits
 from authd.core.claims import (
@@ -17,6 +18,7 @@ from authd.core.claims import (
     Claim,
     Claims,
     Kind,
+    Unverified,
     is_printable,
     parse,
     parse_scope,
@@ -148,6 +150,39 @@ def verify_grant(data: bytes) -> Grant:
     unverified = parse(Kind.GRANT, data)
     claims = Claims("grant", unverified.claims)
     issuer = verified_issuer(unverified, claims)
+    return _read_grant(unverified, claims, issuer, admit_key)
+
+
+HeldGrant = NewType("HeldGrant", bytes)
+"""What `verify_grant` accepted and this process or its store has kept; nothing else is ever one."""
+
+
+@lru_cache(maxsize=4_096)
+def recall_grant(held: HeldGrant) -> Grant:
+    """Read a grant that was verified before: parsed when asked for, it need not be kept parsed.
+
+    Raises:
+        FormatError: Not a grant: it was damaged where it was kept.
+        LimitError: The same.
+    """
+    unverified = parse(Kind.GRANT, held)
+    claims = Claims("grant", unverified.claims)
+    issuer = _admitted(claims.raw(Claim.ISS, KEY_BYTES))
+    return _read_grant(unverified, claims, issuer, _admitted)
+
+
+def _admitted(raw: bytes) -> PublicKey:
+    if len(raw) != KEY_BYTES:
+        raise FormatError(f"a key of {len(raw)} bytes where {KEY_BYTES} are needed")
+    return PublicKey(raw)
+
+
+def _read_grant(
+    unverified: Unverified,
+    claims: Claims,
+    issuer: PublicKey,
+    admit: Callable[[bytes], PublicKey],
+) -> Grant:
     issued_at = claims.uint(Claim.IAT, most=MAX_TIME)
     expires_at = claims.uint(Claim.EXP, most=MAX_TIME)
     if not issued_at < expires_at <= issued_at + limits.MAX_GRANT_LIFE_S:
@@ -155,9 +190,9 @@ def verify_grant(data: bytes) -> Grant:
         raise LimitError(msg)
     grant = Grant(
         statement_id=unverified.statement_id,
-        encoded=data,
+        encoded=unverified.encoded,
         issuer=issuer,
-        subject=_take_subject(claims),
+        subject=_take_subject(claims, admit),
         scope=parse_scope(claims.items(Claim.SCOPE, most=limits.MAX_FILTERS_PER_GRANT)),
         issued_at=issued_at,
         expires_at=expires_at,
@@ -165,7 +200,7 @@ def verify_grant(data: bytes) -> Grant:
         client_id=_take_client_id(claims),
         forms=_take_forms(claims),
         audiences=_take_audiences(claims),
-        replaces=_take_replaces(claims),
+        replaces=_take_replaces(claims, admit),
     )
     claims.finish()
     _check_grant(grant)
@@ -188,12 +223,12 @@ def _check_grant(grant: Grant) -> None:
         raise FormatError(msg)
 
 
-def _take_subject(claims: Claims) -> Subject:
+def _take_subject(claims: Claims, admit: Callable[[bytes], PublicKey]) -> Subject:
     if claims.has(Claim.SUB):
         return DomainSubject(DomainId(claims.raw(Claim.SUB, ID_BYTES)))
     match claims.value(Claim.CNF):
         case {1: {1: 1, -1: 6, -2: bytes() as raw, **rest}, **more} if not rest and not more:
-            return KeySubject(admit_key(raw))
+            return KeySubject(admit(raw))
         case {-65537: bytes() as digest, **more} if len(digest) == KEY_BYTES and not more:
             return TlsSubject(PublicKey(digest))
         case _:
@@ -274,10 +309,10 @@ def _is_audience(text: str) -> bool:
     return "/" in text and is_printable(text, most_bytes=limits.MAX_AUDIENCE_BYTES)
 
 
-def _take_replaces(claims: Claims) -> PublicKey | None:
+def _take_replaces(claims: Claims, admit: Callable[[bytes], PublicKey]) -> PublicKey | None:
     if not claims.has(Claim.REPLACES):
         return None
-    return admit_key(claims.raw(Claim.REPLACES, KEY_BYTES))
+    return admit(claims.raw(Claim.REPLACES, KEY_BYTES))
 
 
 def sign_grant(

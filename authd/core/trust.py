@@ -24,7 +24,7 @@ from typing import TypeAlias
 from immutables import Map
 
 from authd.core import limits
-from authd.core.grants import Grant, KeySubject, Subject
+from authd.core.grants import Grant, HeldGrant, KeySubject, Subject, recall_grant
 from authd.core.identity import DomainId, KeyId, PublicKey, StatementId, key_id
 from authd.core.roots import Authority, Root
 from authd.core.statements import Revoke
@@ -48,7 +48,7 @@ class TrustState:
         roots: Newest root by domain.
         root_keys: By domain, every key that was ever a root key of it here; a grant signed by one
             is void on paths of that domain.
-        grants: By subject id, in the order (issuer, newest first).
+        grants: By subject id, in the order (issuer, newest first); as bytes, parsed when asked for.
         delegates: By issuer, the ids of the subjects that hold a grant of depth from it.
         revocations: By statement id.
         by_target: Revocations by what they name: 16 bytes a grant, 32 a key.
@@ -56,7 +56,7 @@ class TrustState:
 
     roots: Map[DomainId, Root] = field(default_factory=Map)
     root_keys: Map[DomainId, frozenset[PublicKey]] = field(default_factory=Map)
-    grants: Map[bytes, tuple[Grant, ...]] = field(default_factory=Map)
+    grants: Map[bytes, tuple[HeldGrant, ...]] = field(default_factory=Map)
     delegates: Map[PublicKey, tuple[bytes, ...]] = field(default_factory=Map)
     revocations: Map[StatementId, Revoke] = field(default_factory=Map)
     by_target: Map[bytes, tuple[Revoke, ...]] = field(default_factory=Map)
@@ -70,13 +70,14 @@ class TrustState:
         changed, delegates = self.grants.mutate(), self.delegates.mutate()
         for grant in grants:
             subject = subject_id(grant.subject)
-            before = changed.get(subject, ())
-            after = _with_grant(before, grant)
-            changed[subject] = after
-            was, is_now = (_delegates(held, grant.issuer) for held in (before, after))
-            if was != is_now:
+            held = changed.get(subject, ())
+            start, end = _span(held, grant.issuer)
+            before = [recall_grant(one) for one in held[start:end]]
+            after = _newest(before, grant)
+            changed[subject] = (*held[:start], *map(_held, after), *held[end:])
+            if _delegate(before) != _delegate(after):
                 subjects = {*delegates.get(grant.issuer, ()), subject}
-                kept = subjects if is_now else subjects - {subject}
+                kept = subjects if _delegate(after) else subjects - {subject}
                 delegates[grant.issuer] = tuple(sorted(kept))
         return replace(self, grants=changed.finish(), delegates=delegates.finish())
 
@@ -117,13 +118,13 @@ class TrustState:
 
     def grants_to(self, subject: bytes) -> tuple[Grant, ...]:
         """Return the grants held for a key id or domain id, whether they count or not."""
-        return self.grants.get(subject, ())
+        return tuple(map(recall_grant, self.grants.get(subject, ())))
 
     def grants_between(self, issuer: PublicKey, subject: bytes) -> tuple[Grant, ...]:
         """Return the grants of one issuer to a key id or domain id, without a walk over others."""
-        held = self.grants_to(subject)
-        start = bisect_left(held, issuer, key=_issuer_of)
-        return held[start : bisect_right(held, issuer, lo=start, key=_issuer_of)]
+        held = self.grants.get(subject, ())
+        start, end = _span(held, issuer)
+        return tuple(map(recall_grant, held[start:end]))
 
     def delegates_of(self, issuer: PublicKey) -> tuple[bytes, ...]:
         """Return the ids of the subjects that hold a grant of depth from an issuer, ascending."""
@@ -131,7 +132,8 @@ class TrustState:
 
     def key_of(self, wanted: KeyId) -> PublicKey | None:
         """Return the key with this id if some grant names it; never a TLS key's digest."""
-        for grant in self.grants_to(wanted):
+        for held in self.grants.get(wanted, ()):
+            grant = recall_grant(held)
             # Exactly this class: nothing may ever be verified with a digest.
             if type(grant.subject) is KeySubject:
                 return grant.subject.key
@@ -149,7 +151,7 @@ class TrustState:
         """Say whether exactly this grant is held."""
         return any(
             held.statement_id == grant.statement_id
-            for held in self.grants_to(subject_id(grant.subject))
+            for held in self.grants_between(grant.issuer, subject_id(grant.subject))
         )
 
     # --- what revocations say ------------------------------------------------------------
@@ -186,20 +188,29 @@ class TrustState:
         return has_power(grant.scope, POWER_REVOKE) and not taken_back
 
 
-def _with_grant(held: tuple[Grant, ...], grant: Grant) -> tuple[Grant, ...]:
-    others = [one for one in held if one.issuer != grant.issuer]
-    same = {one.statement_id: one for one in held if one.issuer == grant.issuer}
-    same.setdefault(grant.statement_id, grant)
-    newest = sorted(same.values(), key=_grant_order)[: limits.MAX_GRANTS_PER_PAIR]
-    return tuple(sorted(others + newest, key=lambda one: (one.issuer, *_grant_order(one))))
+def _span(held: tuple[HeldGrant, ...], issuer: PublicKey) -> tuple[int, int]:
+    """Find the grants of one issuer by halving: thousands may have granted to a key."""
+    start = bisect_left(held, issuer, key=_issuer_of)
+    return start, bisect_right(held, issuer, lo=start, key=_issuer_of)
 
 
-def _issuer_of(grant: Grant) -> PublicKey:
-    return grant.issuer
+def _issuer_of(held: HeldGrant) -> PublicKey:
+    return recall_grant(held).issuer
 
 
-def _delegates(held: tuple[Grant, ...], issuer: PublicKey) -> bool:
-    return any(grant.depth and grant.issuer == issuer for grant in held)
+def _held(grant: Grant) -> HeldGrant:
+    return HeldGrant(grant.encoded)
+
+
+def _newest(held: list[Grant], grant: Grant) -> list[Grant]:
+    """Add to the grants of one issuer to one subject; the first bytes of a statement stay."""
+    if any(one.statement_id == grant.statement_id for one in held):
+        return held
+    return sorted((*held, grant), key=_grant_order)[: limits.MAX_GRANTS_PER_PAIR]
+
+
+def _delegate(grants: list[Grant]) -> bool:
+    return any(grant.depth for grant in grants)
 
 
 def _grant_order(grant: Grant) -> tuple[int, StatementId]:

@@ -13,9 +13,11 @@ from authd.core.grants import (
     DomainSubject,
     Form,
     Grant,
+    HeldGrant,
     KeySubject,
     check_client_id_rule,
     is_client_id,
+    recall_grant,
     verify_grant,
 )
 from authd.core.identity import DomainId
@@ -262,3 +264,21 @@ def test_a_client_id_holds_no_wildcard_separator_or_control(text: str) -> None:
 def test_a_grant_expires_at_its_last_second_plus_one() -> None:
     grant: Grant = make_grant("issuer", "subject")
     assert grant.expires_at - grant.issued_at == DAY + 10
+
+
+def test_a_grant_that_is_kept_as_bytes_reads_as_it_was_verified() -> None:
+    kept = [
+        make_grant("a", "b"),
+        make_grant("a", "b", depth=2, audiences=("AAECAwQFBgcICQoLDA0ODw/broker:1883",)),
+        make_grant("a", "b", replaces=key("old").public),
+    ]
+    for grant in kept:
+        assert recall_grant(HeldGrant(grant.encoded)) == verify_grant(grant.encoded)
+
+
+def test_bytes_that_were_damaged_where_they_were_kept_are_no_grant() -> None:
+    encoded = make_grant("a", "b").encoded
+    with pytest.raises(FormatError):
+        recall_grant(HeldGrant(encoded[:-1]))
+    with pytest.raises(FormatError, match="key of 31 bytes"):
+        recall_grant(HeldGrant(altered(cnf={1: {1: 1, -1: 6, -2: b"k" * 31}})))
