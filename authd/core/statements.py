@@ -73,7 +73,12 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Broker:
-    """A verified announcement of a broker by a key that may serve."""
+    """A verified announcement of a broker by a key that may serve.
+
+    Attributes:
+        tls_key: SHA-256 of the SubjectPublicKeyInfo (RFC 5280 §4.1) its certificate has; None if
+            clients are to check the certificate in the usual way, or there is none.
+    """
 
     statement_id: StatementId
     encoded: bytes
@@ -84,6 +89,7 @@ class Broker:
     prefixes: tuple[str, ...]
     issued_at: int
     expires_at: int
+    tls_key: bytes | None = None
 
 
 def verify_revoke(data: bytes) -> Revoke:
@@ -274,6 +280,9 @@ def verify_broker(data: bytes) -> Broker:
         prefixes=_take_texts(claims, Claim.PREFIXES),
         issued_at=claims.uint(Claim.IAT, most=MAX_TIME),
         expires_at=claims.uint(Claim.EXP, most=MAX_TIME),
+        tls_key=claims.raw(Claim.TLS_FINGERPRINT, KEY_BYTES)
+        if claims.has(Claim.TLS_FINGERPRINT)
+        else None,
     )
     claims.finish()
     if broker.issued_at >= broker.expires_at:
@@ -300,8 +309,9 @@ def sign_broker(
     prefixes: Iterable[str],
     issued_at: int,
     expires_at: int,
+    tls_key: bytes | None = None,
 ) -> Broker:
-    """Make a broker announcement."""
+    """Make a broker announcement; what `verify_broker` would refuse is refused here."""
     claims: dict[int, CborValue] = {
         Claim.ISS: issuer.public,
         Claim.DOMAIN: domain,
@@ -311,6 +321,8 @@ def sign_broker(
         Claim.IAT: issued_at,
         Claim.EXP: expires_at,
     }
+    if tls_key is not None:
+        claims[Claim.TLS_FINGERPRINT] = tls_key
     return verify_broker(seal_envelope(LABELS[Kind.BROKER], encode(claims), issuer))
 
 

@@ -137,6 +137,12 @@ def statements() -> Iterator[Vector]:
         ("heartbeat", "lives-too-long"): ("limit_exceeded", "61 s", heartbeat(exp=NOW + 61)),
         ("heartbeat", "short-head"): ("malformed", "31 bytes", heartbeat(head=bytes(31))),
         ("broker", "plain"): ("ok", "one endpoint, one prefix", broker()),
+        ("broker", "tls-key"): ("ok", "its certificate's key", broker(tls_fingerprint=b"k" * 32)),
+        ("broker", "tls-key-short"): (
+            "malformed",
+            "a key digest of 31 bytes",
+            broker(tls_fingerprint=b"k" * 31),
+        ),
         ("broker", "endpoints-unordered"): (
             "malformed",
             "two endpoints in descending order",

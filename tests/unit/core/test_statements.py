@@ -225,6 +225,7 @@ def test_a_heartbeat_lives_for_a_minute_at_most(life_s: int) -> None:
     [
         {"domain": bytes(17)},
         {"broker_id": ""},
+        {"tls_fingerprint": b"k" * 31},
         {"broker_id": "x" * 65},
         {"endpoints": []},
         {"endpoints": DROP},
@@ -236,12 +237,26 @@ def test_a_heartbeat_lives_for_a_minute_at_most(life_s: int) -> None:
         {"endpoints": [str(i) for i in range(9)]},
         {"prefixes": []},
         {"prefixes": "a"},
-        {"tls_fingerprint": bytes(32)},
     ],
 )
 def test_a_broker_that_is_not_as_it_must_be_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(FormatError):
         verify_broker(forge(Kind.BROKER, key("server"), BROKER.encoded, **changes))
+
+
+def test_a_broker_may_name_the_key_of_its_certificate() -> None:
+    assert BROKER.tls_key is None
+    named = sign_broker(
+        key("server"),
+        domain=BROKER.domain,
+        broker_id="site-a",
+        endpoints=["broker.example:8883"],
+        prefixes=["site/a/"],
+        issued_at=NOW,
+        expires_at=NOW + 60,
+        tls_key=b"k" * 32,
+    )
+    assert verify_broker(named.encoded).tls_key == b"k" * 32
 
 
 def test_a_broker_does_not_expire_before_it_is_issued() -> None:
