@@ -6,17 +6,9 @@ from typing import Final, TypeVar
 
 from authd.core.identity import ID_BYTES, PublicKey, SigningKey
 from authd.errors import FormatError, NoResponseError, RejectedError
-from authd.gossip.messages import (
-    MAX_SHOWN_GRANTS,
-    NONCE_BYTES,
-    Challenge,
-    Frame,
-    Hello,
-    Proof,
-    encode_frame,
-    parse_frame,
-)
+from authd.gossip.messages import MAX_SHOWN_GRANTS, NONCE_BYTES, Challenge, Frame, Hello, Proof
 from authd.gossip.transport import Link
+from authd.gossip.wire import encode_frame, parse_frame
 from authd.service.ports import Admission, Entropy
 
 HANDSHAKE_S: Final = 5.0

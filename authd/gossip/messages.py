@@ -1,4 +1,4 @@
-"""Frames of a gossip stream: one deterministic CBOR array each, ``[kind, …]``.
+"""Frames of a gossip stream as values; `authd.gossip.wire` turns them into bytes and back.
 
 The first two frames of each side are `Hello` and `Proof`: both ends sign one challenge made of both
 keys and both nonces, and show the grants that admit them. See ``docs/spec/gossip.md``.
@@ -6,25 +6,22 @@ keys and both nonces, and show the grants that admit them. See ``docs/spec/gossi
 
 import enum
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeVar
 
 from authd.core import limits
-from authd.core.claims import Kind
-from authd.core.encoding import CborValue, decode, encode
+from authd.core.claims import Kind, parse
+from authd.core.encoding import encode
 from authd.core.identity import (
-    ID_BYTES,
-    KEY_BYTES,
-    SIGNATURE_BYTES,
     DomainId,
     PublicKey,
     SigningKey,
     StatementId,
-    admit_key,
     verify_signature,
 )
-from authd.errors import ExpiredError, FormatError
+from authd.core.roots import parse_root
+from authd.errors import ExpiredError
 from authd.service.ports import Item
 
 VERSION: Final = 1
@@ -39,12 +36,15 @@ MAX_CHAIN_IDS: Final = 2_048
 MAX_RANGES: Final = 64
 MAX_RANGE_IDS: Final = 48
 MAX_SAMPLES: Final = 16
+MAX_ANNOUNCED: Final = 64
+TOKEN_BYTES: Final = 16
 FINGERPRINT_BYTES: Final = 16
+HAVE_LIFE_S: Final = 60
 # A node that has not been heard of for a day has another address, or none.
 SAMPLE_LIFE_S: Final = 86_400
-_MAX_COUNT: Final = 2**32
 _STREAM_LABEL: Final = b"authd/gossip/1"
 _SAMPLE_LABEL: Final = b"authd/peer/1"
+_HAVE_LABEL: Final = b"authd/have/1"
 _T = TypeVar("_T")
 
 
@@ -60,6 +60,9 @@ class FrameKind(enum.IntEnum):
     CHAIN = 6
     PEERS = 7
     TICK = 8
+    HAVE = 9
+    ASK = 10
+    DELIVER = 11
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +166,46 @@ class Tick:
     """Sent when there is nothing else to say: silence means the stream is dead."""
 
 
-Frame: TypeAlias = Hello | Proof | Push | Want | Reconcile | ChainAsk | ChainPart | Peers | Tick
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Have:
+    """Statements that are new at a node, for one that has no stream with it."""
+
+    key: PublicKey
+    issued_at: int
+    ids: tuple[StatementId, ...]
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Which of the announced statements are wanted; the token goes with their delivery."""
+
+    token: bytes
+    ids: tuple[StatementId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """What was asked for."""
+
+    token: bytes
+    items: tuple[Item, ...]
+
+
+Frame: TypeAlias = (
+    Hello
+    | Proof
+    | Push
+    | Want
+    | Reconcile
+    | ChainAsk
+    | ChainPart
+    | Peers
+    | Tick
+    | Have
+    | Ask
+    | Deliver
+)
 
 
 # --- the challenge ------------------------------------------------------------------------------
@@ -226,222 +268,47 @@ def _sample_message(key: PublicKey, address: str, issued_at: int) -> bytes:
     return _SAMPLE_LABEL + encode([key, address, issued_at])
 
 
-# --- encoding -----------------------------------------------------------------------------------
+# --- announcements ------------------------------------------------------------------------------
 
 
-def encode_frame(frame: Frame) -> bytes:  # noqa: PLR0911 - one return a kind
-    """Encode a frame."""
-    match frame:
-        case Hello():
-            return encode([FrameKind.HELLO, VERSION, frame.key, frame.nonce, frame.run])
-        case Proof():
-            return encode([FrameKind.PROOF, frame.signature, list(frame.grants)])
-        case Push():
-            items: list[CborValue] = [[item.kind, item.data] for item in frame.items]
-            return encode([FrameKind.PUSH, items])
-        case Want():
-            return encode([FrameKind.WANT, list(frame.ids)])
-        case Reconcile():
-            return encode([FrameKind.RECONCILE, _range_values(frame.ranges)])
-        case ChainAsk():
-            start, end = frame.start, frame.end
-            return encode([FrameKind.CHAIN_ASK, frame.domain, frame.key, frame.epoch, start, end])
-        case ChainPart():
-            start, ids = frame.start, list(frame.ids)
-            return encode([FrameKind.CHAIN, frame.domain, frame.key, frame.epoch, start, ids])
-        case Peers():
-            samples: list[CborValue] = [
-                [one.key, one.address, one.issued_at, one.signature] for one in frame.samples
-            ]
-            return encode([FrameKind.PEERS, samples])
-        case Tick():
-            return encode([FrameKind.TICK])
+def sign_have(key: SigningKey, ids: Iterable[StatementId], *, issued_at: int) -> Have:
+    """Say which statements are new at this node; at most ``MAX_ANNOUNCED``."""
+    listed = tuple(ids)
+    signature = key.sign(_have_message(key.public, issued_at, listed))
+    return Have(key=key.public, issued_at=issued_at, ids=listed, signature=signature)
 
 
-def _range_values(ranges: tuple[Range, ...]) -> list[CborValue]:
-    """Encode ranges; one that begins where the one before it ends leaves its beginning out."""
-    values: list[CborValue] = []
-    reached = b""
-    for one in ranges:
-        low = b"" if one.low == reached else one.low
-        values.append([low, one.high, one.count, one.fingerprint, list(one.ids)])
-        reached = one.high
-    return values
-
-
-def parse_frame(data: bytes) -> Frame:
-    """Parse a frame.
-
-    Args:
-        data: Untrusted.
+def verify_have(have: Have, *, now: int) -> Have:
+    """Verify an announcement.
 
     Raises:
-        LimitError: Longer than ``MAX_FRAME_BYTES``.
-        FormatError: Not the canonical form of a frame.
-        WeakKeyError: A key that fails the point check.
+        ExpiredError: Made more than a minute ago, or ahead of this host's clock by as much.
+        SignatureError: The signature does not verify.
     """
-    match decode(data, max_bytes=MAX_FRAME_BYTES):
-        case [int() as kind, *body] if kind in _PARSERS:
-            frame = _PARSERS[kind](body)
-        case _:
-            raise FormatError("gossip: a frame of no known kind")
-    if frame is None:
-        raise FormatError(f"gossip: not the body of a `{FrameKind(kind).name.lower()}` frame")
-    return frame
+    if abs(have.issued_at - now) > HAVE_LIFE_S:
+        raise ExpiredError("announcement: not of the last minute")
+    message = _have_message(have.key, have.issued_at, have.ids)
+    verify_signature(have.key, message, have.signature)
+    return have
 
 
-def _parse_hello(body: list[CborValue]) -> Frame | None:
-    match body:
-        case [int() as version, bytes() as key, bytes() as nonce, bytes() as run] if (
-            version == VERSION and len(nonce) == NONCE_BYTES and len(run) == ID_BYTES
-        ):
-            return Hello(key=admit_key(key), nonce=nonce, run=run)
-    return None
+def _have_message(key: PublicKey, issued_at: int, ids: tuple[StatementId, ...]) -> bytes:
+    return _HAVE_LABEL + encode([key, issued_at, list(ids)])
 
 
-def _parse_proof(body: list[CborValue]) -> Frame | None:
-    match body:
-        case [bytes() as signature, [*items]] if (
-            len(signature) == SIGNATURE_BYTES and len(items) <= MAX_SHOWN_GRANTS
-        ):
-            grants = tuple(item for item in items if isinstance(item, bytes))
-            return Proof(signature=signature, grants=grants) if len(grants) == len(items) else None
-    return None
+def id_of(item: Item) -> StatementId:
+    """Return the id of a statement that was verified before.
+
+    Raises:
+        FormatError: It was not.
+        LimitError: The same.
+    """
+    if item.kind is Kind.ROOT:
+        return parse_root(item.data).statement_id
+    return parse(item.kind, item.data).statement_id
 
 
-def _parse_push(body: list[CborValue]) -> Frame | None:
-    match body:
-        case [[*entries]] if len(entries) <= MAX_ITEMS:
-            items = _all(entries, _parse_item)
-            return None if items is None else Push(items)
-    return None
-
-
-def _parse_item(entry: CborValue) -> Item | None:
-    match entry:
-        case [int() as kind, bytes() as data] if (
-            kind in list(Kind) and len(data) <= limits.MAX_STATEMENT_BYTES
-        ):
-            return Item(Kind(kind), data)
-    return None
-
-
-def _parse_id(entry: CborValue) -> StatementId | None:
-    match entry:
-        case bytes() if len(entry) == ID_BYTES:
-            return StatementId(entry)
-    return None
-
-
-def _parse_want(body: list[CborValue]) -> Frame | None:
-    match body:
-        case [[*entries]] if len(entries) <= MAX_WANTED:
-            ids = _all(entries, _parse_id)
-            return None if ids is None else Want(ids)
-    return None
-
-
-def _parse_reconcile(body: list[CborValue]) -> Frame | None:
-    match body:
-        case [[*entries]] if len(entries) <= MAX_RANGES:
-            pass
-        case _:
-            return None
-    ranges: list[Range] = []
-    for entry in entries:
-        one = _parse_range(entry, ranges[-1].high if ranges else b"")
-        if one is None:
-            return None
-        ranges.append(one)
-    return Reconcile(tuple(ranges))
-
-
-def _parse_range(entry: CborValue, reached: bytes) -> Range | None:
-    match entry:
-        case [
-            bytes() as low,
-            bytes() as high,
-            int() as count,
-            bytes() as fingerprint,
-            [*listed],
-        ] if 0 <= count < _MAX_COUNT and len(listed) <= MAX_RANGE_IDS and low != (reached or None):
-            low = low or reached
-            ids = _all(listed, _parse_id)
-        case _:
-            return None
-    bounded = len(low) == ID_BYTES and len(high) in {0, ID_BYTES} and (not high or low < high)
-    sized = len(fingerprint) == FINGERPRINT_BYTES and not listed
-    listing = not fingerprint and count == len(listed)
-    if ids is None or not bounded or not (sized or listing):
-        return None
-    return Range(low=low, high=high, count=count, fingerprint=fingerprint, ids=ids)
-
-
-def _parse_chain_ask(body: list[CborValue]) -> Frame | None:
-    match body:
-        case [bytes() as domain, bytes() as key, int() as epoch, int() as start, int() as end] if (
-            len(domain) == ID_BYTES
-            and epoch >= 0
-            and 0 <= start < end <= min(start + MAX_CHAIN_IDS, limits.MAX_CHAIN_ENTRIES)
-        ):
-            return ChainAsk(
-                domain=DomainId(domain),
-                key=admit_key(key),
-                epoch=epoch,
-                start=start,
-                end=end,
-            )
-    return None
-
-
-def _parse_chain(body: list[CborValue]) -> Frame | None:
-    match body:
-        case [
-            bytes() as domain,
-            bytes() as key,
-            int() as epoch,
-            int() as start,
-            [*listed],
-        ] if len(domain) == ID_BYTES and min(epoch, start) >= 0 and len(listed) <= MAX_CHAIN_IDS:
-            ids = _all(listed, _parse_id)
-            if ids is not None:
-                return ChainPart(
-                    domain=DomainId(domain),
-                    key=admit_key(key),
-                    epoch=epoch,
-                    start=start,
-                    ids=ids,
-                )
-    return None
-
-
-def _parse_peers(body: list[CborValue]) -> Frame | None:
-    match body:
-        case [[*entries]] if len(entries) <= MAX_SAMPLES:
-            samples = _all(entries, _parse_sample)
-            return None if samples is None else Peers(samples)
-    return None
-
-
-def _parse_sample(entry: CborValue) -> Sample | None:
-    match entry:
-        case [
-            bytes() as key,
-            str() as address,
-            int() as issued_at,
-            bytes() as signature,
-        ] if is_address(address) and issued_at >= 0 and len(key) == KEY_BYTES:
-            return Sample(
-                key=admit_key(key),
-                address=address,
-                issued_at=issued_at,
-                signature=signature,
-            )
-    return None
-
-
-def _parse_tick(body: list[CborValue]) -> Frame | None:
-    return None if body else Tick()
+# --- addresses and batches ----------------------------------------------------------------------
 
 
 def is_address(text: str) -> bool:
@@ -461,31 +328,6 @@ def is_address(text: str) -> bool:
 
 
 _MAX_PORT: Final = 65_535
-
-
-def _all(
-    entries: Iterable[CborValue], parse: Callable[[CborValue], _T | None]
-) -> tuple[_T, ...] | None:
-    parsed: list[_T] = []
-    for entry in entries:
-        one = parse(entry)
-        if one is None:
-            return None
-        parsed.append(one)
-    return tuple(parsed)
-
-
-_PARSERS: Final[dict[int, Callable[[list[CborValue]], Frame | None]]] = {
-    FrameKind.HELLO: _parse_hello,
-    FrameKind.PROOF: _parse_proof,
-    FrameKind.PUSH: _parse_push,
-    FrameKind.WANT: _parse_want,
-    FrameKind.RECONCILE: _parse_reconcile,
-    FrameKind.CHAIN_ASK: _parse_chain_ask,
-    FrameKind.CHAIN: _parse_chain,
-    FrameKind.PEERS: _parse_peers,
-    FrameKind.TICK: _parse_tick,
-}
 
 
 def batches(items: Iterable[_T], size: int) -> Iterator[tuple[_T, ...]]:

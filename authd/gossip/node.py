@@ -8,19 +8,22 @@ from typing import Final, Self
 
 import structlog
 
-from authd.core.identity import PublicKey, SigningKey, key_id_text
+from authd.core.claims import Kind
+from authd.core.identity import PublicKey, SigningKey, StatementId, key_id_text
 from authd.errors import AuthdError, ConfigError, VerificationError
 from authd.gossip.handshake import HANDSHAKE_S, RUN_BYTES, Introducer, Introduction
+from authd.gossip.herald import Herald
 from authd.gossip.messages import (
     MAX_SAMPLES,
     Peers,
     Sample,
+    id_of,
     is_address,
     sign_sample,
     verify_sample,
 )
 from authd.gossip.peer import Peer
-from authd.gossip.transport import Link, dialled, listening
+from authd.gossip.transport import GrpcTransport, Link, Transport
 from authd.gossip.views import MAX_ACCEPTED, Views
 from authd.service.ports import Admission, Clock, Entropy, GossipStore, Item
 
@@ -30,6 +33,8 @@ _GAP_CHECK_S: Final = 5.0
 _LONGEST_WAIT_S: Final = 5.0
 # A stream that ends sooner was turned away, and counts as a failure to connect.
 _SHORTEST_STREAM_S: Final = HANDSHAKE_S
+# Others verify each new one of ours; it is good for a day.
+_OWN_SAMPLE_S: Final = 3_600
 _INCOMING: Final = "incoming"
 _log = structlog.get_logger("authd.gossip")
 
@@ -55,6 +60,7 @@ class GossipNode:
         advertise: str = "",
         peers: Iterable[str] = (),
         repair_s: float = REPAIR_S,
+        transport: Transport | None = None,
     ) -> None:
         """Prepare; the port opens on entry.
 
@@ -69,6 +75,7 @@ class GossipNode:
             advertise: ``host:port`` told to others; empty: what is bound, if that is one address.
             peers: ``host:port`` of nodes that are always tried.
             repair_s: Seconds between repairs on live streams.
+            transport: How frames travel; gRPC if None.
 
         Raises:
             ConfigError: An address in ``peers`` or ``advertise`` is not of that form.
@@ -87,7 +94,19 @@ class GossipNode:
         self._introducer = Introducer(
             key=key, run=entropy.token(RUN_BYTES), entropy=entropy, admission=admission
         )
+        self._transport = transport or GrpcTransport()
+        self._herald = Herald(
+            key=key,
+            transport=self._transport,
+            views=self._views,
+            store=store,
+            admission=admission,
+            clock=clock,
+            entropy=entropy,
+            took_in=self._took_in,
+        )
         self._peers: dict[PublicKey, Peer] = {}
+        self._own: Sample | None = None
         self._changed = asyncio.Event()
         self._stack = AsyncExitStack()
         for address in peers:
@@ -97,7 +116,9 @@ class GossipNode:
 
     async def __aenter__(self) -> Self:
         if self._port is not None:
-            server = listening(self._host, self._port, self._accept)
+            server = self._transport.listening(
+                self._host, self._port, serve=self._accept, hinted=self._herald.hinted
+            )
             self._port = await self._stack.enter_async_context(server)
             if not self._advertise:
                 self._advertise = _advertised(self._host, self._port)
@@ -119,6 +140,7 @@ class GossipNode:
             group.create_task(self._keep_dialling(group), name="gossip-dial")
             group.create_task(self._keep_repairing(), name="gossip-repair")
             group.create_task(self._keep_checking(), name="gossip-check")
+            group.create_task(self._herald.run(), name="gossip-herald")
 
     @property
     def address(self) -> str:
@@ -155,7 +177,10 @@ class GossipNode:
         listed = list(items)
         if not listed:
             return 0
-        return sum(peer.push(listed) for peer in list(self._peers.values()))
+        pushed = sum(peer.push(listed) for peer in list(self._peers.values()))
+        ids = [id_of(item) for item in listed if item.kind is not Kind.HEARTBEAT]
+        self._herald.on_news(ids)
+        return pushed + await self._herald.publish(ids)
 
     def peers(self) -> list[str]:
         """Return the peers with a live stream: ``node id@address``."""
@@ -182,7 +207,7 @@ class GossipNode:
     async def _dial(self, address: str) -> None:
         began_at = self._clock.monotonic()
         try:
-            async with dialled(address) as link:
+            async with self._transport.dialled(address) as link:
                 introduction = await self._introducer.introduce(link, we_dialled=True)
                 self._views.on_identified(address, introduction.key)
                 await self._converse(link, introduction, address)
@@ -209,6 +234,8 @@ class GossipNode:
         self._enter(peer)
         try:
             reason = await peer.run()
+            if peer.is_useless:
+                self._views.shun(peer.key, now=self._clock.monotonic())
             _log.info("gossip.stream_ended", peer=peer.name, detail=reason)
         except Exception:  # noqa: BLE001 - the one net of this edge: no peer ends the daemon
             _log.exception("gossip.stream_failed", peer=peer.name)
@@ -222,6 +249,8 @@ class GossipNode:
         means that the old one is dead there. Else the one that the smaller key dialled stays.
         """
         held = self._peers.get(introduction.key)
+        if self._views.is_shunned(introduction.key, now=self._clock.monotonic()):
+            return False
         if held is None:
             return len(self._peers) < MAX_ACCEPTED
         before = held.introduction
@@ -256,18 +285,25 @@ class GossipNode:
         if not self._advertise:
             return ()
         now = self._clock.now()
-        return (sign_sample(self._key, address=self._advertise, issued_at=now),)
+        if self._own is None or now - self._own.issued_at > _OWN_SAMPLE_S:
+            self._own = sign_sample(self._key, address=self._advertise, issued_at=now)
+        return (self._own,)
 
     # --- what peers bring -----------------------------------------------------------------
 
-    def _spread(self, items: Iterable[Item], source: PublicKey) -> None:
+    def _spread(self, items: Iterable[Item], source: PublicKey | None) -> None:
         listed = list(items)
         for key, peer in list(self._peers.items()):
             if key != source:
                 peer.push(listed)
+        self._herald.on_news(id_of(one) for one in listed if one.kind is not Kind.HEARTBEAT)
+
+    async def _took_in(self, new: set[StatementId]) -> None:
+        held = map(self._store.statement, sorted(new))
+        self._spread([item for item in held if item is not None], None)
 
     def _learn(self, samples: Iterable[Sample], source: PublicKey) -> None:
-        for sample in samples:
+        for sample in filter(self._views.is_news, samples):
             try:
                 verified = verify_sample(sample, now=self._clock.now())
             except VerificationError:
@@ -316,6 +352,7 @@ class GossipNode:
                 if not self._admission.admits(peer.key):
                     self.drop(peer.key)
                 else:
+                    peer.check_answers()
                     peer.ask_for_gaps()
 
 

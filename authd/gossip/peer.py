@@ -18,9 +18,12 @@ from authd.gossip.messages import (
     MAX_ITEMS,
     MAX_RANGES,
     MAX_WANTED,
+    Ask,
     ChainAsk,
     ChainPart,
+    Deliver,
     Frame,
+    Have,
     Hello,
     Peers,
     Proof,
@@ -30,12 +33,11 @@ from authd.gossip.messages import (
     Tick,
     Want,
     batches,
-    encode_frame,
-    parse_frame,
 )
 from authd.gossip.reconcile import Reconciler, is_whole
 from authd.gossip.transport import Link
 from authd.gossip.views import Allowance
+from authd.gossip.wire import encode_frame, parse_frame
 from authd.service.ports import Clock, GossipStore, Item
 
 # Two ticks may be lost in a pause of the other daemon before it counts as dead.
@@ -54,6 +56,8 @@ _SNAPSHOT_S: Final = 5.0
 _YOUNGEST_SNAPSHOT_S: Final = 0.5
 _ASK_AGAIN_S: Final = 5.0
 _MAX_GAPS: Final = 16
+# Whoever does not answer a comparison within this is of no use, however often it ticks.
+ANSWER_S: Final = 15.0
 
 
 @dataclass(slots=True)
@@ -104,6 +108,8 @@ class Peer:
         self._frames = Allowance(rate_per_s=_FRAMES_PER_S, burst=_BURST_FRAMES, now=now)
         self._snapshot: tuple[float, Reconciler] | None = None
         self._fetches: dict[tuple[DomainId, PublicKey, int, int], _Fetch] = {}
+        self._answer_due_at: float | None = None
+        self.is_useless = False
 
     @property
     def key(self) -> PublicKey:
@@ -191,6 +197,14 @@ class Peer:
         self.push(self._store.heartbeats())
         reconciler = self._reconciler(oldest_s=_YOUNGEST_SNAPSHOT_S)
         self.offer(Reconcile(reconciler.opening()))
+        if self._answer_due_at is None:
+            self._answer_due_at = self._clock.monotonic() + ANSWER_S
+
+    def check_answers(self) -> None:
+        """End a stream whose other end takes what it gets and gives nothing."""
+        if self._answer_due_at is not None and self._clock.monotonic() >= self._answer_due_at:
+            self.is_useless = True
+            self.close("it answers no comparison")
 
     def ask_for_gaps(self) -> None:
         """Ask for entries of heartbeat lists that are missing here."""
@@ -239,8 +253,8 @@ class Peer:
                 self._learn(frame.samples, self.key)
             case Tick():
                 pass
-            case Hello() | Proof():
-                raise FormatError("gossip: an introduction in the middle of a stream")
+            case Hello() | Proof() | Have() | Ask() | Deliver():
+                raise FormatError("gossip: a frame that has no place in the middle of a stream")
             case _:
                 assert_never(frame)
 
@@ -267,10 +281,13 @@ class Peer:
 
     async def _on_reconcile(self, frame: Reconcile) -> None:
         begins = any(is_whole(one) for one in frame.ranges)
+        self._answer_due_at = None
         oldest_s = _YOUNGEST_SNAPSHOT_S if begins else _SNAPSHOT_S
         difference = self._reconciler(oldest_s=oldest_s).compare(frame.ranges)
         for ranges in batches(difference.ranges, MAX_RANGES):
             await self.say(Reconcile(ranges))
+        if begins and not difference.ranges:
+            await self.say(Reconcile(()))
         await self._want(difference.lacking)
         await self._send_statements(difference.surplus)
 

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Final, Protocol, cast
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final, Protocol, TypeAlias, cast
 
 import grpc
 import grpc.aio
@@ -17,6 +17,7 @@ _MAX_MESSAGE_BYTES: Final = MAX_FRAME_BYTES + 64
 # Streams that are still proving who they are, and those that are through.
 _MAX_STREAMS: Final = 64
 _STOP_GRACE_S: Final = 0.1
+_HINT_S: Final = 3.0
 _LIMITS: Final = (
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
@@ -56,6 +57,37 @@ class Link(Protocol):
         ...
 
 
+Serve: TypeAlias = Callable[[Link], Awaitable[None]]
+"""What takes a stream that somebody dialled."""
+Hinted: TypeAlias = Callable[[bytes], Awaitable[bytes]]
+"""What answers one frame of somebody who has no stream."""
+
+
+class Transport(Protocol):
+    """How frames get from node to node."""
+
+    def listening(
+        self, host: str, port: int, *, serve: Serve, hinted: Hinted
+    ) -> AbstractAsyncContextManager[int]:
+        """Accept streams and hints while the context lasts; yields the bound port.
+
+        Raises:
+            ConfigError: The address cannot be bound.
+        """
+        ...
+
+    def dialled(self, address: str) -> AbstractAsyncContextManager[Link]:
+        """Open a stream to ``host:port``; failures show at the first read or write."""
+        ...
+
+    def hinting(self, address: str) -> AbstractAsyncContextManager[Hinted]:
+        """Yield what sends one frame to ``host:port`` without a stream and returns the answer.
+
+        It raises `NoResponseError` where there is no answer in time.
+        """
+        ...
+
+
 class _Stream(Protocol):
     """What both ends of the library's streams have in common."""
 
@@ -85,8 +117,9 @@ class _GrpcLink:
 
 
 class _Servicer(gossip_pb2_grpc.GossipServicer):
-    def __init__(self, serve: Callable[[Link], Awaitable[None]]) -> None:
+    def __init__(self, serve: Serve, hinted: Hinted) -> None:
         self._serve = serve
+        self._hinted = hinted
 
     async def Exchange(  # type: ignore[override]  # noqa: N802 - both fixed by the contract
         self,
@@ -95,38 +128,60 @@ class _Servicer(gossip_pb2_grpc.GossipServicer):
     ) -> None:
         await self._serve(_GrpcLink(cast("_Stream", context)))
 
-
-@asynccontextmanager
-async def listening(
-    host: str,
-    port: int,
-    serve: Callable[[Link], Awaitable[None]],
-) -> AsyncIterator[int]:
-    """Accept streams while the context lasts; yields the bound port.
-
-    Raises:
-        ConfigError: The address cannot be bound.
-    """
-    server = grpc.aio.server(options=_SERVER_OPTIONS, maximum_concurrent_rpcs=_MAX_STREAMS)
-    gossip_pb2_grpc.add_GossipServicer_to_server(_Servicer(serve), server)
-    name = f"[{host}]" if ":" in host else host
-    try:
-        bound = server.add_insecure_port(f"{name}:{port}")
-    except RuntimeError as error:
-        raise ConfigError(f"cannot bind TCP `{name}:{port}`") from error
-    await server.start()
-    try:
-        yield bound
-    finally:
-        await server.stop(_STOP_GRACE_S)
+    async def Hint(  # noqa: N802 - fixed by the contract
+        self,
+        request: gossip_pb2.Frame,
+        context: grpc.aio.ServicerContext[gossip_pb2.Frame, gossip_pb2.Frame],  # noqa: ARG002 - fixed
+    ) -> gossip_pb2.Frame:
+        return gossip_pb2.Frame(body=await self._hinted(bytes(request.body)))
 
 
-@asynccontextmanager
-async def dialled(address: str) -> AsyncIterator[Link]:
-    """Open a stream to ``host:port``; failures show at the first read or write."""
-    async with grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS) as channel:
-        call = gossip_pb2_grpc.GossipStub(channel).Exchange()
+class GrpcTransport:
+    """`Transport` over gRPC."""
+
+    @asynccontextmanager
+    async def listening(
+        self, host: str, port: int, *, serve: Serve, hinted: Hinted
+    ) -> AsyncIterator[int]:
+        """Accept streams and hints while the context lasts; yields the bound port.
+
+        Raises:
+            ConfigError: The address cannot be bound.
+        """
+        server = grpc.aio.server(options=_SERVER_OPTIONS, maximum_concurrent_rpcs=_MAX_STREAMS)
+        gossip_pb2_grpc.add_GossipServicer_to_server(_Servicer(serve, hinted), server)
+        name = f"[{host}]" if ":" in host else host
         try:
-            yield _GrpcLink(cast("_Stream", call))
+            bound = server.add_insecure_port(f"{name}:{port}")
+        except RuntimeError as error:
+            raise ConfigError(f"cannot bind TCP `{name}:{port}`") from error
+        await server.start()
+        try:
+            yield bound
         finally:
-            call.cancel()
+            await server.stop(_STOP_GRACE_S)
+
+    @asynccontextmanager
+    async def dialled(self, address: str) -> AsyncIterator[Link]:
+        """Open a stream to ``host:port``; failures show at the first read or write."""
+        async with grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS) as channel:
+            call = gossip_pb2_grpc.GossipStub(channel).Exchange()
+            try:
+                yield _GrpcLink(cast("_Stream", call))
+            finally:
+                call.cancel()
+
+    @asynccontextmanager
+    async def hinting(self, address: str) -> AsyncIterator[Hinted]:
+        """Yield what sends one frame to ``host:port`` and returns the answer."""
+        async with grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS) as channel:
+            stub = gossip_pb2_grpc.GossipStub(channel)
+
+            async def ask(frame: bytes) -> bytes:
+                try:
+                    answer = await stub.Hint(gossip_pb2.Frame(body=frame), timeout=_HINT_S)
+                except _BROKEN as error:
+                    raise NoResponseError("no answer to a hint") from error
+                return bytes(answer.body)
+
+            yield ask

@@ -17,6 +17,8 @@ _FIRST_RETRY_S: Final = 0.5
 _LAST_RETRY_S: Final = 30.0
 # A learnt address that failed this often in a row is forgotten; static ones never are.
 _MAX_FAILURES: Final = 6
+# Long enough for another to take its place; it may have been a moment's trouble.
+SHUNNED_S: Final = 300.0
 
 
 @dataclass(slots=True)
@@ -46,6 +48,13 @@ class Allowance:
         self._then = now
         return max(0.0, -self._level / self._rate_per_s)
 
+    def take(self, *, now: float) -> bool:
+        """Take one if there is one; a refusal costs nothing."""
+        if self.charge(0, now=now) or self._level < 1:
+            return False
+        self._level -= 1
+        return True
+
 
 class Views:
     """Known addresses, signed samples, and who is connected."""
@@ -56,6 +65,7 @@ class Views:
         self._targets: dict[str, _Target] = {}
         self._samples: dict[PublicKey, Sample] = {}
         self._active: set[PublicKey] = set()
+        self._shunned: dict[PublicKey, float] = {}
 
     @property
     def active(self) -> frozenset[PublicKey]:
@@ -67,6 +77,11 @@ class Views:
         target = self._targets.setdefault(address, _Target(address, static=True))
         target.static = True
 
+    def is_news(self, sample: Sample) -> bool:
+        """Say whether a sample, if it verifies, says anything that is not known."""
+        held = self._samples.get(sample.key)
+        return sample.key != self._own_key and (held is None or held.issued_at < sample.issued_at)
+
     def learn(self, sample: Sample, *, chance: float) -> bool:
         """Take in a verified sample; return whether it says something new.
 
@@ -75,7 +90,7 @@ class Views:
             chance: From [0, 1): chooses which of too many is forgotten.
         """
         held = self._samples.get(sample.key)
-        if sample.key == self._own_key or (held and held.issued_at >= sample.issued_at):
+        if not self.is_news(sample):
             return False
         if held is None and len(self._samples) >= MAX_PASSIVE:
             idle = [key for key in self._samples if key not in self._active]
@@ -106,10 +121,7 @@ class Views:
 
     def to_dial(self, *, now: float) -> list[str]:
         """Choose addresses to dial now, static ones first; each is to be reported back."""
-        dialling = sum(
-            one.dialling and one.key not in self._active for one in self._targets.values()
-        )
-        free = MAX_ACTIVE - len(self._active) - dialling
+        free = self._free()
         ready = [
             target
             for target in self._targets.values()
@@ -117,14 +129,23 @@ class Views:
             and target.retry_at <= now
             and target.key not in self._active
             and target.key != self._own_key
+            and not self.is_shunned(target.key, now=now)
         ]
         ready.sort(key=lambda target: (not target.static, target.retry_at))
         for target in ready[: max(0, free)]:
             target.dialling = True
         return [target.address for target in ready[: max(0, free)]]
 
+    def _free(self) -> int:
+        dialling = sum(
+            one.dialling and one.key not in self._active for one in self._targets.values()
+        )
+        return MAX_ACTIVE - len(self._active) - dialling
+
     def next_dial_at(self) -> float | None:
-        """Say when some address is next worth dialling; None if none is known."""
+        """Say when some address is next worth dialling; None if none is, or no place is free."""
+        if self._free() <= 0:
+            return None
         waiting = [
             target.retry_at
             for target in self._targets.values()
@@ -168,6 +189,19 @@ class Views:
     def on_down(self, key: PublicKey) -> None:
         """No stream to ``key`` is live any more."""
         self._active.discard(key)
+
+    def passive(self) -> list[Sample]:
+        """Return where nodes listen that have no stream with this one."""
+        return [one for key, one in self._samples.items() if key not in self._active]
+
+    def shun(self, key: PublicKey, *, now: float) -> None:
+        """Leave a node alone for a while: it was connected, and of no use."""
+        self._shunned = {one: until for one, until in self._shunned.items() if until > now}
+        self._shunned[key] = now + SHUNNED_S
+
+    def is_shunned(self, key: PublicKey | None, *, now: float) -> bool:
+        """Say whether a node is to be left alone now."""
+        return key is not None and self._shunned.get(key, 0.0) > now
 
     def forget(self, key: PublicKey) -> None:
         """Drop a node whose admission ended."""

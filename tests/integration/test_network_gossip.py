@@ -6,14 +6,17 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 
-from authd.clock import SystemEntropy
+from authd.clock import SystemClock, SystemEntropy
 from authd.core.claims import Kind
 from authd.core.statements import sign_revoke
 from authd.errors import ConfigError, NoResponseError
 from authd.gossip.handshake import Introducer, Introduction
-from authd.gossip.messages import Hello, Tick, encode_frame
+from authd.gossip.herald import Herald
+from authd.gossip.messages import Deliver, Hello, Sample, Tick, sign_sample
 from authd.gossip.node import GossipNode
-from authd.gossip.transport import Link, dialled
+from authd.gossip.transport import GrpcTransport, Link
+from authd.gossip.views import Views
+from authd.gossip.wire import encode_frame, parse_frame
 from authd.service.ports import Item
 from tests.unit.dht.nodes import Domain, PathAdmission, make_key
 from tests.unit.gossip.nodes import (
@@ -105,6 +108,62 @@ async def test_live_streams_are_repaired_in_time(domain: Domain) -> None:
     async with mesh(domain, stores, repair_s=0.5):
         stores[0].take([grant_item(domain, "never pushed")])
         await until(in_sync(*stores))
+
+
+async def test_a_node_whose_only_peer_is_mute_hears_of_news_by_announcement(
+    domain: Domain,
+) -> None:
+    stores = [MemoryStore(domain) for _ in range(2)]
+    first = make_gossip(domain, "first", stores[0])
+    second = make_gossip(domain, "second", stores[1])
+    async with gossiping(first, second):
+        sample = sign_sample(make_key("second"), address=second.address, issued_at=domain.now)
+        admission = second._admission
+        admission.learn_grants([domain.admit(make_key("first").public).encoded])
+        assert await announced(domain, stores[0], sample) == 1
+        await until(in_sync(*stores), within_s=5)
+        assert stores[1].items
+
+
+async def announced(domain: Domain, store: MemoryStore, sample: Sample) -> int:
+    """Publish where nobody is connected and only the sample says that anybody is there."""
+    views = Views(own_key=make_key("first").public)
+    views.learn(sample, chance=0.0)
+    herald = Herald(
+        key=make_key("first"),
+        transport=GrpcTransport(),
+        views=views,
+        store=store,
+        admission=PathAdmission(domain, [domain.admit(make_key("first").public)]),
+        clock=SystemClock(),
+        entropy=SystemEntropy(),
+        took_in=lambda _new: asyncio.sleep(0),
+    )
+    item = grant_item(domain, "sensor")
+    new = store.take([item])
+    return await herald.publish(new)
+
+
+async def test_a_hint_that_is_junk_is_answered_and_changes_nothing(domain: Domain) -> None:
+    store = MemoryStore(domain)
+    node = make_gossip(domain, "node", store)
+    async with gossiping(node), GrpcTransport().hinting(node.address) as hint:
+        for junk in (b"", b"\xff" * 40, encode_frame(Tick()), encode_frame(Deliver(bytes(16), ()))):
+            assert parse_frame(await hint(junk)) == Tick()
+        assert not store.items
+
+
+async def test_a_peer_that_answers_no_comparison_loses_its_place(
+    domain: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("authd.gossip.peer.ANSWER_S", 0.2)
+    monkeypatch.setattr("authd.gossip.node._GAP_CHECK_S", 0.1)
+    store = MemoryStore(domain)
+    node = make_gossip(domain, "node", store, repair_s=0.1)
+    async with gossiping(node), raw_stream(domain, node, "mute") as (link, _):
+        await until(lambda: len(node.peers()) == 1)
+        await read_to_end(link)
+        await until(lambda: not node.peers())
 
 
 async def test_what_does_not_verify_goes_no_further(domain: Domain) -> None:
@@ -212,7 +271,7 @@ async def raw_stream(
     key, entropy = make_key(name), SystemEntropy()
     admission = PathAdmission(domain, [domain.admit(key.public)])
     introducer = Introducer(key=key, run=bytes(16), entropy=entropy, admission=admission)
-    async with dialled(node.address) as link:
+    async with GrpcTransport().dialled(node.address) as link:
         yield link, await introducer.introduce(link, we_dialled=True)
 
 
@@ -255,7 +314,7 @@ async def test_whoever_does_not_introduce_itself_is_turned_away(
     domain: Domain, frame: bytes
 ) -> None:
     node = make_gossip(domain, "node", MemoryStore(domain))
-    async with gossiping(node), dialled(node.address) as link:
+    async with gossiping(node), GrpcTransport().dialled(node.address) as link:
         await link.write(frame)
         await read_to_end(link)
         assert node.peers() == []

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x61uthd/v1/gossip.proto\x12\x08\x61uthd.v1\"\x15\n\x05\x46rame\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x32:\n\x06Gossip\x12\x30\n\x08\x45xchange\x12\x0f.authd.v1.Frame\x1a\x0f.authd.v1.Frame(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x61uthd/v1/gossip.proto\x12\x08\x61uthd.v1\"\x15\n\x05\x46rame\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x32\x64\n\x06Gossip\x12\x30\n\x08\x45xchange\x12\x0f.authd.v1.Frame\x1a\x0f.authd.v1.Frame(\x01\x30\x01\x12(\n\x04Hint\x12\x0f.authd.v1.Frame\x1a\x0f.authd.v1.Frameb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,5 +34,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FRAME']._serialized_start=35
   _globals['_FRAME']._serialized_end=56
   _globals['_GOSSIP']._serialized_start=58
-  _globals['_GOSSIP']._serialized_end=116
+  _globals['_GOSSIP']._serialized_end=158
 # @@protoc_insertion_point(module_scope)

@@ -39,6 +39,11 @@ class GossipStub:
                 request_serializer=authd_dot_v1_dot_gossip__pb2.Frame.SerializeToString,
                 response_deserializer=authd_dot_v1_dot_gossip__pb2.Frame.FromString,
                 _registered_method=True)
+        self.Hint = channel.unary_unary(
+                '/authd.v1.Gossip/Hint',
+                request_serializer=authd_dot_v1_dot_gossip__pb2.Frame.SerializeToString,
+                response_deserializer=authd_dot_v1_dot_gossip__pb2.Frame.FromString,
+                _registered_method=True)
 
 
 class GossipServicer:
@@ -50,11 +55,24 @@ class GossipServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Hint(self, request, context):
+        """One frame from a node without a stream, and the answer: an announcement of what is new, then
+        the delivery of what was asked for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GossipServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Exchange': grpc.stream_stream_rpc_method_handler(
                     servicer.Exchange,
+                    request_deserializer=authd_dot_v1_dot_gossip__pb2.Frame.FromString,
+                    response_serializer=authd_dot_v1_dot_gossip__pb2.Frame.SerializeToString,
+            ),
+            'Hint': grpc.unary_unary_rpc_method_handler(
+                    servicer.Hint,
                     request_deserializer=authd_dot_v1_dot_gossip__pb2.Frame.FromString,
                     response_serializer=authd_dot_v1_dot_gossip__pb2.Frame.SerializeToString,
             ),
@@ -84,6 +102,33 @@ class Gossip:
             request_iterator,
             target,
             '/authd.v1.Gossip/Exchange',
+            authd_dot_v1_dot_gossip__pb2.Frame.SerializeToString,
+            authd_dot_v1_dot_gossip__pb2.Frame.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Hint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authd.v1.Gossip/Hint',
             authd_dot_v1_dot_gossip__pb2.Frame.SerializeToString,
             authd_dot_v1_dot_gossip__pb2.Frame.FromString,
             options,

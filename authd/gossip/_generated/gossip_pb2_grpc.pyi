@@ -37,11 +37,19 @@ class GossipStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> GossipAsyncStub: ...
     Exchange: _grpc.StreamStreamMultiCallable[_gossip_pb2.Frame, _gossip_pb2.Frame]
+    Hint: _grpc.UnaryUnaryMultiCallable[_gossip_pb2.Frame, _gossip_pb2.Frame]
+    """One frame from a node without a stream, and the answer: an announcement of what is new, then
+    the delivery of what was asked for.
+    """
 
 @_typing.type_check_only
 class GossipAsyncStub(GossipStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Exchange: _aio.StreamStreamMultiCallable[_gossip_pb2.Frame, _gossip_pb2.Frame]  # type: ignore[assignment]
+    Hint: _aio.UnaryUnaryMultiCallable[_gossip_pb2.Frame, _gossip_pb2.Frame]  # type: ignore[assignment]
+    """One frame from a node without a stream, and the answer: an announcement of what is new, then
+    the delivery of what was asked for.
+    """
 
 class GossipServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -50,5 +58,15 @@ class GossipServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_gossip_pb2.Frame],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_gossip_pb2.Frame], _abc.AsyncIterator[_gossip_pb2.Frame]]: ...
+
+    @_abc_1.abstractmethod
+    def Hint(
+        self,
+        request: _gossip_pb2.Frame,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gossip_pb2.Frame, _abc.Awaitable[_gossip_pb2.Frame]]:
+        """One frame from a node without a stream, and the answer: an announcement of what is new, then
+        the delivery of what was asked for.
+        """
 
 def add_GossipServicer_to_server(servicer: GossipServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

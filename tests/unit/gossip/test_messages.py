@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +16,8 @@ from authd.errors import (
     WeakKeyError,
 )
 from authd.gossip.messages import (
+    HAVE_LIFE_S,
+    MAX_ANNOUNCED,
     MAX_CHAIN_IDS,
     MAX_FRAME_BYTES,
     MAX_ITEMS,
@@ -22,9 +26,11 @@ from authd.gossip.messages import (
     MAX_SAMPLES,
     MAX_WANTED,
     SAMPLE_LIFE_S,
+    Ask,
     ChainAsk,
     ChainPart,
     Challenge,
+    Deliver,
     Frame,
     Hello,
     Peers,
@@ -36,12 +42,13 @@ from authd.gossip.messages import (
     Tick,
     Want,
     batches,
-    encode_frame,
     is_address,
-    parse_frame,
+    sign_have,
     sign_sample,
+    verify_have,
     verify_sample,
 )
+from authd.gossip.wire import encode_frame, parse_frame
 from authd.service.ports import Item
 from tests.unit.dht.nodes import make_key
 
@@ -68,6 +75,11 @@ FRAMES: list[Frame] = [
     ChainPart(domain=DOMAIN, key=KEY.public, epoch=3, start=0, ids=(ONE, TWO)),
     Peers((SAMPLE,)),
     Tick(),
+    Reconcile(()),
+    sign_have(KEY, [ONE, TWO], issued_at=NOW),
+    Ask(bytes(16), (ONE,)),
+    Ask(bytes(16), ()),
+    Deliver(bytes(16), (Item(Kind.GRANT, b"grant"),)),
 ]
 
 
@@ -83,6 +95,9 @@ def test_the_largest_frames_fit() -> None:
         Want((ONE,) * MAX_WANTED),
         Reconcile((full,) * MAX_RANGES),
         ChainPart(domain=DOMAIN, key=KEY.public, epoch=0, start=0, ids=(ONE,) * MAX_CHAIN_IDS),
+        sign_have(KEY, [ONE] * MAX_ANNOUNCED, issued_at=NOW),
+        Ask(bytes(16), (ONE,) * MAX_ANNOUNCED),
+        Deliver(bytes(16), (Item(Kind.ROOT, bytes(1_600)),) * MAX_ITEMS),
         Peers((sign_sample(KEY, address="a" * 249 + ":65535", issued_at=NOW),) * MAX_SAMPLES),
     ]
     for frame in frames:
@@ -106,7 +121,7 @@ BODIES = st.recursive(
 )
 
 
-@given(st.integers(0, 10), st.lists(BODIES, max_size=6))
+@given(st.integers(0, 12), st.lists(BODIES, max_size=6))
 def test_any_array_gives_a_frame_or_a_known_error(kind: int, body: list[object]) -> None:
     data = encode([kind, *body])  # type: ignore[list-item]  # hypothesis builds nested lists
     try:
@@ -133,6 +148,16 @@ def test_any_array_gives_a_frame_or_a_known_error(kind: int, body: list[object])
         [8, 1],
         [7, [[KEY.public, "no port", 1, bytes(64)]]],
         [0, 2, KEY.public, bytes(32), bytes(16)],
+        [9, KEY.public, NOW, [], bytes(64)],
+        [9, KEY.public, NOW, [ONE] * (MAX_ANNOUNCED + 1), bytes(64)],
+        [9, KEY.public, -1, [ONE], bytes(64)],
+        [9, KEY.public, NOW, [ONE], bytes(63)],
+        [9, KEY.public, NOW, [bytes(15)], bytes(64)],
+        [10, bytes(15), [ONE]],
+        [10, bytes(16), [ONE] * (MAX_ANNOUNCED + 1)],
+        [11, bytes(17), []],
+        [11, bytes(16), [[9, b"unknown kind"]]],
+        [11, bytes(16), [[1, b"x"]] * (MAX_ITEMS + 1)],
     ],
 )
 def test_what_contradicts_itself_is_refused(body: list[object]) -> None:
@@ -178,6 +203,18 @@ def test_a_sample_is_believed_for_a_day_and_only_from_its_node() -> None:
     )
     with pytest.raises(AuthdError):
         verify_sample(moved, now=NOW)
+
+
+def test_an_announcement_is_believed_for_a_minute_and_only_from_its_node() -> None:
+    have = sign_have(KEY, [ONE], issued_at=NOW)
+    for now in (NOW - HAVE_LIFE_S, NOW + HAVE_LIFE_S):
+        assert verify_have(have, now=now) == have
+    for now in (NOW - HAVE_LIFE_S - 1, NOW + HAVE_LIFE_S + 1):
+        with pytest.raises(ExpiredError):
+            verify_have(have, now=now)
+    for odd in (replace(have, ids=(TWO,)), replace(have, key=OTHER.public)):
+        with pytest.raises(SignatureError):
+            verify_have(odd, now=NOW)
 
 
 @pytest.mark.parametrize("text", ["host:1", "192.0.2.1:65535", "[2001:db8::1]:8184", "a-b.c_d:80"])

@@ -1,7 +1,7 @@
 import pytest
 
 from authd.gossip.messages import Sample, sign_sample
-from authd.gossip.views import MAX_ACTIVE, MAX_PASSIVE, Allowance, Views
+from authd.gossip.views import MAX_ACTIVE, MAX_PASSIVE, SHUNNED_S, Allowance, Views
 from tests.unit.dht.nodes import make_key
 
 OWN = make_key("own").public
@@ -139,3 +139,40 @@ def test_an_allowance_says_how_long_to_wait() -> None:
     assert allowance.charge(1, now=0.0) == pytest.approx(0.1)
     assert allowance.charge(1, now=0.0) == pytest.approx(0.2)
     assert allowance.charge(1, now=10.0) == 0.0
+
+
+def test_no_dial_is_planned_while_every_place_is_taken() -> None:
+    views = make_views(*(f"host{number}:1" for number in range(20)))
+    for number in range(MAX_ACTIVE):
+        views.on_up(make_key(f"peer {number}").public)
+    assert views.next_dial_at() is None
+    views.on_down(make_key("peer 0").public)
+    assert views.next_dial_at() == 0.0
+
+
+def test_a_node_that_was_of_no_use_is_left_alone_for_a_while() -> None:
+    views = make_views()
+    views.learn(sample(1), chance=0.0)
+    key = sample(1).key
+    views.shun(key, now=100.0)
+    assert views.is_shunned(key, now=100.0 + SHUNNED_S - 1)
+    assert views.to_dial(now=100.0) == []
+    assert not views.is_shunned(key, now=100.0 + SHUNNED_S)
+    assert views.to_dial(now=100.0 + SHUNNED_S) == ["192.0.2.1:2"]
+    assert not views.is_shunned(None, now=100.0)
+
+
+def test_whoever_has_a_stream_is_not_passive() -> None:
+    views = make_views()
+    for number in (1, 2):
+        views.learn(sample(number), chance=0.0)
+    views.on_up(sample(1).key)
+    assert [one.key for one in views.passive()] == [sample(2).key]
+
+
+def test_only_a_newer_sample_of_somebody_else_is_news() -> None:
+    views = make_views()
+    views.learn(sample(1, issued_at=5), chance=0.0)
+    assert not views.is_news(sample(1, issued_at=5))
+    assert views.is_news(sample(1, issued_at=6))
+    assert not views.is_news(sign_sample(make_key("own"), address="192.0.2.1:9", issued_at=9))

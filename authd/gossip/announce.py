@@ -1,0 +1,118 @@
+"""Announcements to nodes without a stream: what is new here, told to a few at random, three times.
+
+Pushing along streams alone leaves out whoever has only silent or dead peers. So each node, a while
+after it took in something new, tells three random nodes of its passive view which ids it has; one
+that lacks some asks for them and gets them. Nothing is believed for being announced: what is
+delivered goes the way of every statement. All times are monotonic seconds.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from authd.core.identity import PublicKey, StatementId
+from authd.gossip.messages import MAX_ANNOUNCED, Ask, Deliver, Have, verify_have
+from authd.gossip.views import Allowance
+from authd.service.ports import Item
+
+ROUNDS_S: Final = (0.5, 1.5, 2.5)
+TELLS: Final = 3
+# More than this at once is a repair, not news.
+MAX_WAITING: Final = 1_024
+_TOKEN_LIFE_S: Final = 10.0
+_MAX_TOKENS: Final = 256
+_HINTS_PER_S: Final = 50.0
+_BURST_HINTS: Final = 200.0
+
+
+class Rounds:
+    """What is to be announced, and when."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._waiting: list[tuple[float, tuple[StatementId, ...]]] = []
+        self._count = 0
+
+    def add(self, ids: Iterable[StatementId], *, now: float) -> None:
+        """Plan the rounds of what is new; what is too much is left to repair."""
+        listed = tuple(ids)[: MAX_WAITING - self._count]
+        if listed:
+            self._count += len(listed)
+            self._waiting += [(now + after_s, listed) for after_s in ROUNDS_S]
+            self._waiting.sort()
+
+    def next_at(self) -> float | None:
+        """Say when the next round is due; None if none is."""
+        return self._waiting[0][0] if self._waiting else None
+
+    def due(self, *, now: float) -> tuple[StatementId, ...]:
+        """Take the ids whose round is due; at most ``MAX_ANNOUNCED``, the rest a moment later."""
+        ids: dict[StatementId, None] = {}
+        while self._waiting and self._waiting[0][0] <= now:
+            if len(ids) + len(self._waiting[0][1]) > MAX_ANNOUNCED and ids:
+                break
+            at, listed = self._waiting.pop(0)
+            ids |= dict.fromkeys(listed[:MAX_ANNOUNCED])
+            if len(listed) > MAX_ANNOUNCED:
+                self._waiting.insert(0, (at, listed[MAX_ANNOUNCED:]))
+        self._count = len({one for _, listed in self._waiting for one in listed})
+        return tuple(ids)
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    ids: frozenset[StatementId]
+    until: float
+
+
+class Desk:
+    """Answers announcements, and says which deliveries were asked for."""
+
+    def __init__(self, *, now: float) -> None:
+        """Begin with nothing asked for."""
+        self._allowance = Allowance(rate_per_s=_HINTS_PER_S, burst=_BURST_HINTS, now=now)
+        self._expected: OrderedDict[bytes, _Expected] = OrderedDict()
+
+    def may_come(self, *, now: float) -> bool:
+        """Charge one hint; False if there are too many."""
+        return self._allowance.take(now=now)
+
+    def on_have(
+        self,
+        have: Have,
+        *,
+        lacks: Callable[[StatementId], bool],
+        admits: Callable[[PublicKey], bool],
+        token: bytes,
+        now: float,
+        wall_now: int,
+    ) -> Ask:
+        """Ask for what is lacking here, if an admitted node announces it.
+
+        Args:
+            have: Unverified; it is verified only if it says something new.
+            lacks: Whether an id is not held.
+            admits: Whether a node key is admitted.
+            token: Random; goes with the delivery.
+            now: Monotonic seconds.
+            wall_now: Seconds since the Unix epoch.
+
+        Raises:
+            VerificationError: The announcement is old, or not signed by the key it names.
+        """
+        lacking = tuple(one for one in have.ids if lacks(one))
+        if not lacking or not admits(have.key):
+            return Ask(token, ())
+        verify_have(have, now=wall_now)
+        self._expected[token] = _Expected(frozenset(lacking), now + _TOKEN_LIFE_S)
+        while len(self._expected) > _MAX_TOKENS:
+            self._expected.popitem(last=False)
+        return Ask(token, lacking)
+
+    def on_deliver(self, deliver: Deliver, *, now: float) -> tuple[Item, ...]:
+        """Return what was delivered, if it was asked for and comes in time; a token counts once."""
+        expected = self._expected.pop(deliver.token, None)
+        if expected is None or now >= expected.until:
+            return ()
+        return deliver.items[: len(expected.ids)]

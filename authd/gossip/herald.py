@@ -1,0 +1,157 @@
+"""Tells passive peers what is new, and answers those who tell."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final
+
+import structlog
+
+from authd.core.identity import PublicKey, SigningKey, StatementId
+from authd.errors import AuthdError
+from authd.gossip.announce import TELLS, Desk, Rounds
+from authd.gossip.messages import (
+    MAX_ANNOUNCED,
+    MAX_ITEMS,
+    TOKEN_BYTES,
+    Ask,
+    Deliver,
+    Have,
+    Sample,
+    Tick,
+    batches,
+    sign_have,
+)
+from authd.gossip.transport import Transport
+from authd.gossip.views import Views
+from authd.gossip.wire import encode_frame, parse_frame
+from authd.service.ports import Admission, Clock, Entropy, GossipStore
+
+# To whom the daemon that publishes something announces it at once, besides its active peers.
+PUBLISHER_TELLS: Final = 8
+_MAX_TELLING: Final = 32
+_log = structlog.get_logger("authd.gossip")
+
+
+class Herald:
+    """Announcements out and in."""
+
+    def __init__(
+        self,
+        *,
+        key: SigningKey,
+        transport: Transport,
+        views: Views,
+        store: GossipStore,
+        admission: Admission,
+        clock: Clock,
+        entropy: Entropy,
+        took_in: Callable[[set[StatementId]], Awaitable[None]],
+    ) -> None:
+        """Wire the parts; ``took_in`` sends on what a delivery brought."""
+        self._key = key
+        self._transport = transport
+        self._views = views
+        self._store = store
+        self._admission = admission
+        self._clock = clock
+        self._entropy = entropy
+        self._took_in = took_in
+        self._rounds = Rounds()
+        self._desk = Desk(now=clock.monotonic())
+        self._news = asyncio.Event()
+        self._telling = 0
+
+    # --- out ------------------------------------------------------------------------------
+
+    def on_news(self, ids: Iterable[StatementId]) -> None:
+        """Plan to announce what is new here."""
+        self._rounds.add(ids, now=self._clock.monotonic())
+        self._news.set()
+
+    async def publish(self, ids: Iterable[StatementId]) -> int:
+        """Announce something of one's own at once; return how many nodes have it then."""
+        listed = list(ids)
+        tells = [self._tell(one, listed) for one in self._choose(PUBLISHER_TELLS)]
+        return sum(await asyncio.gather(*tells)) if listed else 0
+
+    async def run(self) -> None:
+        """Announce each round when it is due; returns only when cancelled."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._wait()
+                ids = self._rounds.due(now=self._clock.monotonic())
+                for sample in self._choose(TELLS) if ids else ():
+                    if self._telling < _MAX_TELLING:
+                        group.create_task(self._tell(sample, ids), name="gossip-tell")
+
+    async def _wait(self) -> None:
+        self._news.clear()
+        due_at = self._rounds.next_at()
+        if due_at is None:
+            await self._news.wait()
+            return
+        await asyncio.sleep(max(0.0, due_at - self._clock.monotonic()))
+
+    def _choose(self, count: int) -> list[Sample]:
+        passive = self._views.passive()
+        chosen: list[Sample] = []
+        while passive and len(chosen) < count:
+            draw = int.from_bytes(self._entropy.token(4), "big")
+            chosen.append(passive.pop(draw % len(passive)))
+        return chosen
+
+    async def _tell(self, sample: Sample, ids: Iterable[StatementId]) -> bool:
+        """Announce to one node and deliver what it asks for; say whether it answered."""
+        self._telling += 1
+        try:
+            async with self._transport.hinting(sample.address) as ask:
+                for batch in batches(ids, MAX_ANNOUNCED):
+                    have = sign_have(self._key, batch, issued_at=self._clock.now())
+                    answer = parse_frame(await ask(encode_frame(have)))
+                    if isinstance(answer, Ask) and answer.ids:
+                        held = map(self._store.statement, answer.ids)
+                        items = tuple(item for item in held if item is not None)
+                        await ask(encode_frame(Deliver(answer.token, items[:MAX_ITEMS])))
+        except AuthdError as error:
+            _log.debug("gossip.not_told", peer=sample.address, reason=error.reason)
+            return False
+        finally:
+            self._telling -= 1
+        return True
+
+    # --- in -------------------------------------------------------------------------------
+
+    async def hinted(self, data: bytes) -> bytes:
+        """Answer one frame of a node that has no stream; whatever is wrong with it is no news."""
+        try:
+            return encode_frame(await self._answer(data))
+        except AuthdError as error:
+            _log.debug("gossip.hint_refused", reason=error.reason, detail=str(error))
+            return encode_frame(Tick())
+
+    async def _answer(self, data: bytes) -> Ask | Tick:
+        now = self._clock.monotonic()
+        if not self._desk.may_come(now=now):
+            return Tick()
+        match parse_frame(data):
+            case Have() as have:
+                return self._desk.on_have(
+                    have,
+                    lacks=self._lacks,
+                    admits=self._admits,
+                    token=self._entropy.token(TOKEN_BYTES),
+                    now=now,
+                    wall_now=self._clock.now(),
+                )
+            case Deliver() as deliver:
+                items = self._desk.on_deliver(deliver, now=now)
+                await self._took_in(set(await self._store.receive(items, peer="an announcer")))
+                return Tick()
+            case _:
+                return Tick()
+
+    def _lacks(self, statement_id: StatementId) -> bool:
+        return self._store.statement(statement_id) is None
+
+    def _admits(self, key: PublicKey) -> bool:
+        return key != self._key.public and self._admission.admits(key)
