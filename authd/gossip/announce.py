@@ -1,9 +1,10 @@
-"""Announcements to nodes without a stream: what is new here, told to a few at random, three times.
+"""Announcements to nodes without a stream: what is new here, told to a few at random.
 
 Pushing along streams alone leaves out whoever has only silent or dead peers. So each node, a while
-after it took in something new, tells three random nodes of its passive view which ids it has; one
-that lacks some asks for them and gets them. Nothing is believed for being announced: what is
-delivered goes the way of every statement. All times are monotonic seconds.
+after it took in something new, tells random nodes of its passive view which ids it has, three, then
+two, then one; one that lacks some asks for them and gets them. Where all had them already the next
+round is left out. Nothing is believed for being announced: what is delivered goes the way of every
+statement. All times are monotonic seconds.
 """
 
 from collections import OrderedDict
@@ -16,8 +17,8 @@ from authd.gossip.messages import MAX_ANNOUNCED, Ask, Deliver, Have, verify_have
 from authd.gossip.views import Allowance
 from authd.service.ports import Item
 
-ROUNDS_S: Final = (0.5, 1.5, 2.5)
-TELLS: Final = 3
+# Seconds after the news, and how many are told then.
+ROUNDS: Final = ((0.5, 3), (1.5, 2), (2.5, 1), (8.0, 1), (20.0, 1))
 # More than this at once is a repair, not news.
 MAX_WAITING: Final = 1_024
 _TOKEN_LIFE_S: Final = 10.0
@@ -31,7 +32,7 @@ class Rounds:
 
     def __init__(self) -> None:
         """Begin with nothing."""
-        self._waiting: list[tuple[float, tuple[StatementId, ...]]] = []
+        self._waiting: list[tuple[float, int, tuple[StatementId, ...]]] = []
         self._count = 0
 
     def add(self, ids: Iterable[StatementId], *, now: float) -> None:
@@ -39,25 +40,44 @@ class Rounds:
         listed = tuple(ids)[: MAX_WAITING - self._count]
         if listed:
             self._count += len(listed)
-            self._waiting += [(now + after_s, listed) for after_s in ROUNDS_S]
+            self._waiting += [(now + after_s, tells, listed) for after_s, tells in ROUNDS]
             self._waiting.sort()
 
     def next_at(self) -> float | None:
         """Say when the next round is due; None if none is."""
         return self._waiting[0][0] if self._waiting else None
 
-    def due(self, *, now: float) -> tuple[StatementId, ...]:
-        """Take the ids whose round is due; at most ``MAX_ANNOUNCED``, the rest a moment later."""
+    def due(self, *, now: float) -> tuple[int, tuple[StatementId, ...]]:
+        """Take what is due: how many to tell, and at most ``MAX_ANNOUNCED`` ids.
+
+        What is more than that follows with the next call.
+        """
         ids: dict[StatementId, None] = {}
-        while self._waiting and self._waiting[0][0] <= now:
-            if len(ids) + len(self._waiting[0][1]) > MAX_ANNOUNCED and ids:
-                break
-            at, listed = self._waiting.pop(0)
-            ids |= dict.fromkeys(listed[:MAX_ANNOUNCED])
-            if len(listed) > MAX_ANNOUNCED:
-                self._waiting.insert(0, (at, listed[MAX_ANNOUNCED:]))
-        self._count = len({one for _, listed in self._waiting for one in listed})
-        return tuple(ids)
+        tells = 0
+        while self._waiting and self._waiting[0][0] <= now and len(ids) < MAX_ANNOUNCED:
+            at, count, listed = self._waiting.pop(0)
+            room = MAX_ANNOUNCED - len(ids)
+            ids |= dict.fromkeys(listed[:room])
+            tells = max(tells, count)
+            if listed[room:]:
+                self._waiting.insert(0, (at, count, listed[room:]))
+        self._recount()
+        return tells, tuple(ids)
+
+    def settle(self, ids: Iterable[StatementId]) -> None:
+        """Leave out the next round of ids that everybody who was told had already."""
+        settled = set(ids)
+        waiting: list[tuple[float, int, tuple[StatementId, ...]]] = []
+        for at, count, listed in self._waiting:
+            left = tuple(one for one in listed if one not in settled)
+            settled -= set(listed)
+            if left:
+                waiting.append((at, count, left))
+        self._waiting = waiting
+        self._recount()
+
+    def _recount(self) -> None:
+        self._count = len({one for _, _, listed in self._waiting for one in listed})
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import structlog
 
 from authd.core.identity import PublicKey, SigningKey, StatementId
 from authd.errors import AuthdError
-from authd.gossip.announce import TELLS, Desk, Rounds
+from authd.gossip.announce import Desk, Rounds
 from authd.gossip.messages import (
     MAX_ANNOUNCED,
     MAX_ITEMS,
@@ -21,7 +21,7 @@ from authd.gossip.messages import (
     batches,
     sign_have,
 )
-from authd.gossip.transport import Transport
+from authd.gossip.transport import Hinted, Transport
 from authd.gossip.views import Views
 from authd.gossip.wire import encode_frame, parse_frame
 from authd.service.ports import Admission, Clock, Entropy, GossipStore
@@ -72,17 +72,22 @@ class Herald:
         """Announce something of one's own at once; return how many nodes have it then."""
         listed = list(ids)
         tells = [self._tell(one, listed) for one in self._choose(PUBLISHER_TELLS)]
-        return sum(await asyncio.gather(*tells)) if listed else 0
+        answers = await asyncio.gather(*tells) if listed else []
+        return sum(one is not None for one in answers)
 
     async def run(self) -> None:
         """Announce each round when it is due; returns only when cancelled."""
         async with asyncio.TaskGroup() as group:
             while True:
                 await self._wait()
-                ids = self._rounds.due(now=self._clock.monotonic())
-                for sample in self._choose(TELLS) if ids else ():
-                    if self._telling < _MAX_TELLING:
-                        group.create_task(self._tell(sample, ids), name="gossip-tell")
+                tells, ids = self._rounds.due(now=self._clock.monotonic())
+                if ids and self._telling < _MAX_TELLING:
+                    group.create_task(self._tell_round(tells, ids), name="gossip-tell")
+
+    async def _tell_round(self, tells: int, ids: tuple[StatementId, ...]) -> None:
+        lacked = await asyncio.gather(*(self._tell(one, ids) for one in self._choose(tells)))
+        if lacked and not any(one is None or one for one in lacked):
+            self._rounds.settle(ids)
 
     async def _wait(self) -> None:
         self._news.clear()
@@ -100,24 +105,29 @@ class Herald:
             chosen.append(passive.pop(draw % len(passive)))
         return chosen
 
-    async def _tell(self, sample: Sample, ids: Iterable[StatementId]) -> bool:
-        """Announce to one node and deliver what it asks for; say whether it answered."""
+    async def _tell(self, sample: Sample, ids: Iterable[StatementId]) -> int | None:
+        """Announce to one node and deliver what it asks for; return how much; None: no answer."""
         self._telling += 1
+        lacked = 0
         try:
             async with self._transport.hinting(sample.address) as ask:
                 for batch in batches(ids, MAX_ANNOUNCED):
                     have = sign_have(self._key, batch, issued_at=self._clock.now())
                     answer = parse_frame(await ask(encode_frame(have)))
                     if isinstance(answer, Ask) and answer.ids:
-                        held = map(self._store.statement, answer.ids)
-                        items = tuple(item for item in held if item is not None)
-                        await ask(encode_frame(Deliver(answer.token, items[:MAX_ITEMS])))
+                        lacked += len(answer.ids)
+                        await self._deliver(answer, ask)
         except AuthdError as error:
             _log.debug("gossip.not_told", peer=sample.address, reason=error.reason)
-            return False
+            return None
         finally:
             self._telling -= 1
-        return True
+        return lacked
+
+    async def _deliver(self, wanted: Ask, ask: Hinted) -> None:
+        held = map(self._store.statement, wanted.ids)
+        items = tuple(item for item in held if item is not None)
+        await ask(encode_frame(Deliver(wanted.token, items[:MAX_ITEMS])))
 
     # --- in -------------------------------------------------------------------------------
 

@@ -352,7 +352,7 @@ class GossipNode:
                 if not self._admission.admits(peer.key):
                     self.drop(peer.key)
                 else:
-                    peer.check_answers()
+                    peer.check_use()
                     peer.ask_for_gaps()
 
 

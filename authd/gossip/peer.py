@@ -41,8 +41,8 @@ from authd.gossip.wire import encode_frame, parse_frame
 from authd.service.ports import Clock, GossipStore, Item
 
 # Two ticks may be lost in a pause of the other daemon before it counts as dead.
-TICK_S: Final = 10.0
-SILENCE_S: Final = 30.0
+TICK_S: Final = 5.0
+SILENCE_S: Final = 15.0
 WRITE_S: Final = 10.0
 QUEUE_FRAMES: Final = 256
 STATEMENTS_PER_S: Final = 200.0
@@ -56,8 +56,10 @@ _SNAPSHOT_S: Final = 5.0
 _YOUNGEST_SNAPSHOT_S: Final = 0.5
 _ASK_AGAIN_S: Final = 5.0
 _MAX_GAPS: Final = 16
-# Whoever does not answer a comparison within this is of no use, however often it ticks.
-ANSWER_S: Final = 15.0
+# Whoever has given nothing for so long is asked for something that every node holds; whoever does
+# not give that either is of no use, however often it ticks.
+QUIET_S: Final = 40.0
+ANSWER_S: Final = 10.0
 
 
 @dataclass(slots=True)
@@ -108,6 +110,7 @@ class Peer:
         self._frames = Allowance(rate_per_s=_FRAMES_PER_S, burst=_BURST_FRAMES, now=now)
         self._snapshot: tuple[float, Reconciler] | None = None
         self._fetches: dict[tuple[DomainId, PublicKey, int, int], _Fetch] = {}
+        self._gave_at = now
         self._answer_due_at: float | None = None
         self.is_useless = False
 
@@ -197,14 +200,17 @@ class Peer:
         self.push(self._store.heartbeats())
         reconciler = self._reconciler(oldest_s=_YOUNGEST_SNAPSHOT_S)
         self.offer(Reconcile(reconciler.opening()))
-        if self._answer_due_at is None:
-            self._answer_due_at = self._clock.monotonic() + ANSWER_S
 
-    def check_answers(self) -> None:
-        """End a stream whose other end takes what it gets and gives nothing."""
-        if self._answer_due_at is not None and self._clock.monotonic() >= self._answer_due_at:
+    def check_use(self) -> None:
+        """Ask a peer that gives nothing for something; end the stream if it gives that neither."""
+        now = self._clock.monotonic()
+        if self._answer_due_at is not None and now >= self._answer_due_at:
             self.is_useless = True
-            self.close("it answers no comparison")
+            self.close("it gives nothing, not even when asked")
+        elif self._answer_due_at is None and now - self._gave_at >= QUIET_S:
+            oldest = next(iter(self._store.held()), None)
+            if oldest is not None and self.offer(Want((oldest,))):
+                self._answer_due_at = now + ANSWER_S
 
     def ask_for_gaps(self) -> None:
         """Ask for entries of heartbeat lists that are missing here."""
@@ -235,6 +241,7 @@ class Peer:
     # --- receiving ------------------------------------------------------------------------
 
     async def _handle(self, frame: Frame) -> None:
+        self._note(frame)
         if not isinstance(frame, Push):
             await self._pace(self._frames, 1)
         match frame:
@@ -257,6 +264,10 @@ class Peer:
                 raise FormatError("gossip: a frame that has no place in the middle of a stream")
             case _:
                 assert_never(frame)
+
+    def _note(self, frame: Frame) -> None:
+        if isinstance(frame, Push | Reconcile | ChainPart):
+            self._gave_at, self._answer_due_at = self._clock.monotonic(), None
 
     async def _pace(self, allowance: Allowance, count: int) -> None:
         wait_s = allowance.charge(count, now=self._clock.monotonic())
@@ -281,13 +292,10 @@ class Peer:
 
     async def _on_reconcile(self, frame: Reconcile) -> None:
         begins = any(is_whole(one) for one in frame.ranges)
-        self._answer_due_at = None
         oldest_s = _YOUNGEST_SNAPSHOT_S if begins else _SNAPSHOT_S
         difference = self._reconciler(oldest_s=oldest_s).compare(frame.ranges)
         for ranges in batches(difference.ranges, MAX_RANGES):
             await self.say(Reconcile(ranges))
-        if begins and not difference.ranges:
-            await self.say(Reconcile(()))
         await self._want(difference.lacking)
         await self._send_statements(difference.surplus)
 

@@ -153,13 +153,15 @@ async def test_a_hint_that_is_junk_is_answered_and_changes_nothing(domain: Domai
         assert not store.items
 
 
-async def test_a_peer_that_answers_no_comparison_loses_its_place(
+async def test_a_peer_that_gives_nothing_when_asked_loses_its_place(
     domain: Domain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("authd.gossip.peer.QUIET_S", 0.2)
     monkeypatch.setattr("authd.gossip.peer.ANSWER_S", 0.2)
     monkeypatch.setattr("authd.gossip.node._GAP_CHECK_S", 0.1)
     store = MemoryStore(domain)
-    node = make_gossip(domain, "node", store, repair_s=0.1)
+    store.take([grant_item(domain, "sensor")])
+    node = make_gossip(domain, "node", store)
     async with gossiping(node), raw_stream(domain, node, "mute") as (link, _):
         await until(lambda: len(node.peers()) == 1)
         await read_to_end(link)

@@ -5,7 +5,7 @@ import pytest
 from authd.core.claims import Kind
 from authd.core.identity import PublicKey, StatementId
 from authd.errors import ExpiredError, SignatureError
-from authd.gossip.announce import MAX_WAITING, ROUNDS_S, Desk, Rounds
+from authd.gossip.announce import MAX_WAITING, ROUNDS, Desk, Rounds
 from authd.gossip.messages import MAX_ANNOUNCED, Ask, Deliver, Have, sign_have
 from authd.service.ports import Item
 from tests.unit.dht.nodes import make_key
@@ -22,14 +22,14 @@ def one(number: int) -> StatementId:
 # --- rounds -------------------------------------------------------------------------------------
 
 
-def test_news_is_announced_three_times() -> None:
+def test_news_is_announced_to_fewer_and_fewer() -> None:
     rounds = Rounds()
     assert rounds.next_at() is None
     rounds.add([one(1)], now=10.0)
-    for after_s in ROUNDS_S:
+    for after_s, tells in ROUNDS:
         assert rounds.next_at() == 10.0 + after_s
-        assert rounds.due(now=10.0 + after_s - 0.01) == ()
-        assert rounds.due(now=10.0 + after_s) == (one(1),)
+        assert rounds.due(now=10.0 + after_s - 0.01) == (0, ())
+        assert rounds.due(now=10.0 + after_s) == (tells, (one(1),))
     assert rounds.next_at() is None
 
 
@@ -37,7 +37,7 @@ def test_what_is_due_together_is_announced_together_and_once() -> None:
     rounds = Rounds()
     rounds.add([one(1), one(2)], now=0.0)
     rounds.add([one(2), one(3)], now=0.1)
-    assert rounds.due(now=0.6) == (one(1), one(2), one(3))
+    assert rounds.due(now=0.6) == (3, (one(1), one(2), one(3)))
 
 
 def test_an_announcement_is_bounded_and_the_rest_follows() -> None:
@@ -46,18 +46,31 @@ def test_an_announcement_is_bounded_and_the_rest_follows() -> None:
     rounds.add(many, now=0.0)
     told: list[StatementId] = []
     for _ in range(3):
-        told += rounds.due(now=0.5)
+        tells, ids = rounds.due(now=0.5)
+        assert tells == 3
+        told += ids
     assert told == many
-    assert rounds.due(now=0.5) == ()
+    assert rounds.due(now=0.5) == (0, ())
 
 
 def test_a_flood_of_news_is_left_to_repair() -> None:
     rounds = Rounds()
     rounds.add(map(one, range(MAX_WAITING + 100)), now=0.0)
     told = set[StatementId]()
-    while ids := rounds.due(now=0.5):
+    while ids := rounds.due(now=0.5)[1]:
         told |= set(ids)
     assert len(told) == MAX_WAITING
+
+
+def test_where_everybody_had_it_the_next_round_is_left_out() -> None:
+    rounds = Rounds()
+    rounds.add([one(1), one(2)], now=0.0)
+    assert rounds.due(now=0.5) == (3, (one(1), one(2)))
+    rounds.settle([one(1)])
+    assert rounds.due(now=1.5) == (2, (one(2),))
+    assert rounds.due(now=2.5) == (1, (one(1), one(2)))
+    rounds.settle([one(1), one(2), one(3)])
+    assert rounds.next_at() == 20.0
 
 
 # --- the desk -----------------------------------------------------------------------------------
