@@ -71,8 +71,10 @@ class Herald:
     async def publish(self, ids: Iterable[StatementId]) -> int:
         """Announce something of one's own at once; return how many nodes have it then."""
         listed = list(ids)
+        if not listed:
+            return 0
         tells = [self._tell(one, listed) for one in self._choose(PUBLISHER_TELLS)]
-        answers = await asyncio.gather(*tells) if listed else []
+        answers = await asyncio.gather(*tells)
         return sum(one is not None for one in answers)
 
     async def run(self) -> None:

@@ -13,8 +13,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
+from authd.core.claims import Kind
 from authd.errors import NoResponseError
+from authd.gossip.messages import FrameKind, Push
 from authd.gossip.transport import Hinted, Link, Serve
+from authd.gossip.wire import parse_frame
 
 # A lost segment is sent again after a time-out of this order (RFC 6298 §2: at least a second by
 # the letter, 200 ms in the systems that daemons run on).
@@ -55,8 +58,12 @@ class Wires:
         self.dead: set[str] = set()
         self.mute: set[str] = set()
         self.hosts: dict[str, _Host] = {}
-        self.frames: Counter[str] = Counter()
-        self.sent_bytes: Counter[str] = Counter()
+        self.frames: Counter[int] = Counter()
+        self.sent_bytes: Counter[int] = Counter()
+        self.news_frames = 0
+        self.news_bytes = 0
+        self.turns = 0
+        self._last = ""
         self._seed = seed
         self._trace = hashlib.blake2b(digest_size=16)
 
@@ -85,11 +92,29 @@ class Wires:
         return delay_s
 
     def count(self, here: str, there: str, frame: bytes) -> None:
-        """Put a frame on the books."""
-        self.frames[here] += 1
-        self.sent_bytes[here] += len(frame)
+        """Put a frame on the books, by its kind."""
+        self.frames[frame[1]] += 1
+        self.sent_bytes[frame[1]] += len(frame)
+        if _is_news(frame):
+            self.news_frames += 1
+            self.news_bytes += len(frame)
+        self.turns += here != self._last
+        self._last = here
         now = asyncio.get_running_loop().time()
         self._trace.update(f"{now:.6f} {here} {there} ".encode() + frame)
+
+
+def _is_news(frame: bytes) -> bool:
+    """Say whether a frame is about something new; heartbeats and repair go on all the time."""
+    if frame[1] in _ABOUT_NEWS:
+        return True
+    if frame[1] != FrameKind.PUSH:
+        return False
+    push = parse_frame(frame)
+    return isinstance(push, Push) and any(one.kind is not Kind.HEARTBEAT for one in push.items)
+
+
+_ABOUT_NEWS: Final = (FrameKind.HAVE, FrameKind.ASK, FrameKind.DELIVER)
 
 
 class _End:

@@ -2,20 +2,23 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from authd.core.claims import Kind
 from authd.core.identity import PublicKey, StatementId
-from authd.core.statements import Statement, verify
+from authd.core.revocations import Chain
+from authd.core.statements import Heartbeat, Statement, kind_of, sign_heartbeat, verify
 from authd.errors import AuthdError
 from authd.gossip.node import GossipNode
 from authd.service.ports import Item
 from tests.simulation.network import Wires
 from tests.simulation.virtual import START, VirtualClock
 from tests.unit.dht.nodes import Domain, make_key
+
+HEARTBEAT_KEYS: Final = 3
+BEAT_S: Final = 20.0
 
 
 class SeededEntropy:
@@ -29,7 +32,7 @@ class SeededEntropy:
 
 
 @lru_cache(maxsize=100_000)
-def _verified(kind: Kind, data: bytes) -> Statement:
+def verified(kind: Kind, data: bytes) -> Statement:
     """Verify as production does; thousands of nodes see the same bytes."""
     return verify(kind, data)
 
@@ -41,6 +44,7 @@ class Shelf:
         self._clock = clock
         self.items: dict[StatementId, Item] = {}
         self.came_at: dict[StatementId, float] = {}
+        self.beats: dict[PublicKey, Heartbeat] = {}
         self.bad = 0
 
     async def receive(self, items: Iterable[Item], *, peer: str) -> list[StatementId]:
@@ -50,15 +54,26 @@ class Shelf:
         new: list[StatementId] = []
         for item in items:
             try:
-                one = _verified(item.kind, item.data).statement_id
+                statement = verified(item.kind, item.data)
             except AuthdError:
                 self.bad += 1
                 continue
-            if one not in self.items:
-                self.items[one] = item
-                self.came_at[one] = self._clock.monotonic()
-                new.append(one)
+            if self._is_new(statement):
+                new.append(statement.statement_id)
         return new
+
+    def _is_new(self, statement: Statement) -> bool:
+        if isinstance(statement, Heartbeat):
+            held = self.beats.get(statement.issuer)
+            if held is not None and held.issued_at >= statement.issued_at:
+                return False
+            self.beats[statement.issuer] = statement
+            return True
+        if statement.statement_id in self.items:
+            return False
+        self.items[statement.statement_id] = Item(kind_of(statement), statement.encoded)
+        self.came_at[statement.statement_id] = self._clock.monotonic()
+        return True
 
     def held(self) -> dict[StatementId, Kind]:
         return {one: item.kind for one, item in self.items.items()}
@@ -67,7 +82,7 @@ class Shelf:
         return self.items.get(statement_id)
 
     def heartbeats(self) -> list[Item]:
-        return []
+        return [Item(Kind.HEARTBEAT, beat.encoded) for beat in self.beats.values()]
 
     def chain_ids(self, *_where: Any) -> None:
         return None
@@ -104,7 +119,8 @@ class Swarm:
         self.rng = random.Random(f"swarm {seed}")
         self.domain = Domain.make(now=START - 60)
         self.keys = [make_key(f"node {number}") for number in range(size)]
-        self.shelves = [Shelf(VirtualClock()) for _ in range(size)]
+        self.clocks = [VirtualClock() for _ in range(size)]
+        self.shelves = [Shelf(clock) for clock in self.clocks]
         members = {key.public for key in self.keys}
         shown = self.domain.admit(self.keys[0].public).encoded
         self.nodes = [
@@ -118,7 +134,7 @@ class Swarm:
             key=self.keys[number],
             admission=admission,
             store=self.shelves[number],
-            clock=VirtualClock(),
+            clock=self.clocks[number],
             entropy=SeededEntropy(f"{seed} {number}"),
             port=8_184,
             advertise=address,
@@ -126,23 +142,45 @@ class Swarm:
             transport=self.wires.transport(address),
         )
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            for node in self.nodes:
-                await stack.enter_async_context(node)
-            tasks = [asyncio.ensure_future(node.run()) for node in self.nodes]
-            try:
-                yield
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+    async def start(self) -> list["asyncio.Task[None]"]:
+        """Open every node and keep it running; returns the tasks to be cancelled."""
+        for node in self.nodes:
+            await node.__aenter__()
+        beaters = [
+            self._keep_beating(number) for number in range(min(HEARTBEAT_KEYS, len(self.nodes)))
+        ]
+        runs = [node.run() for node in self.nodes]
+        return [asyncio.ensure_future(one) for one in (*runs, *beaters)]
+
+    async def _keep_beating(self, number: int) -> None:
+        """Sign a head every 20 s, as the daemon with one of the domain's heartbeat keys does."""
+        key, chain = make_key(f"heartbeat {number}"), Chain(epoch=1)
+        await asyncio.sleep(number * BEAT_S / HEARTBEAT_KEYS)
+        while True:
+            held = self.shelves[number].items
+            chain = chain.append([one for one in held if one not in set(chain.ids)])
+            beat = sign_heartbeat(
+                key,
+                domain=self.domain.domain,
+                root_version=1,
+                epoch=1,
+                count=len(chain.ids),
+                head=chain.head,
+                recent=chain.ids[-16:],
+                issued_at=self.clocks[number].now(),
+            )
+            await self.publish(number, [Item(Kind.HEARTBEAT, beat.encoded)])
+            await asyncio.sleep(BEAT_S)
 
     async def publish(self, number: int, items: list[Item]) -> None:
         """Let a node tell the world something of its own."""
         self.shelves[number].take(items)
         await self.nodes[number].push(items)
+
+    async def join(self, number: int) -> "asyncio.Task[None]":
+        """Open one node alone."""
+        await self.nodes[number].__aenter__()
+        return asyncio.ensure_future(self.nodes[number].run())
 
     def live(self) -> list[int]:
         """Return the nodes that are neither dead nor mute."""

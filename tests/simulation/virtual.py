@@ -57,13 +57,13 @@ class VirtualClock:
 
     def __init__(self, *, off_s: float = 0.0) -> None:
         self._loop = asyncio.get_running_loop()
-        self._off_s = off_s
+        self.off_s = off_s
 
     def now(self) -> int:
-        return int(START + self._off_s + self._loop.time())
+        return int(START + self.off_s + self._loop.time())
 
     def now_us(self) -> int:
-        return int((START + self._off_s + self._loop.time()) * 1_000_000)
+        return int((START + self.off_s + self._loop.time()) * 1_000_000)
 
     def monotonic(self) -> float:
         return self._loop.time()

@@ -1,0 +1,113 @@
+"""Plays every scenario and prints what was measured beside what is to be reached.
+
+Usage: python -m tests.simulation [--nodes N] [--runs R] [--seed S] [--only NAME] [--json FILE]
+
+One swarm is formed, with a first seed; each run is a fork of it with a seed of its own. Exits 1 if
+an expectation was missed, or if the same seed did not give the same trace.
+"""
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from tests.simulation.network import Wires
+from tests.simulation.play import Outcome, Play
+from tests.simulation.scenario import Scenario, scenarios
+from tests.simulation.swarm import Swarm
+from tests.simulation.virtual import run
+
+_FORM_S: Final = 30.0
+_AT_ONCE: Final = 2
+
+
+def main() -> int:
+    """Run as a program."""
+    parser = argparse.ArgumentParser(description="simulate gossip")
+    parser.add_argument("--nodes", type=int, default=300)
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    outcomes = simulate(options.nodes, options.runs, options.seed, options.only)
+    if options.json:
+        options.json.write_text(json.dumps([dataclasses.asdict(one) for one in outcomes]))
+    return report(outcomes, options.nodes)
+
+
+def simulate(nodes: int, runs: int, seed: int, only: str = "") -> list[Outcome]:
+    """Play the scenarios in turn until there were ``runs``; the first one is played twice."""
+    chosen = [one for one in scenarios() if only in one.name]
+    if not chosen:
+        raise SystemExit(f"no scenario is called `{only}`")
+    plan = [(chosen[number % len(chosen)], seed + number // len(chosen)) for number in range(runs)]
+    return run(_simulate(nodes, seed, [plan[0], *plan]))
+
+
+async def _simulate(nodes: int, seed: int, plan: list[tuple[Scenario, int]]) -> list[Outcome]:
+    swarm = Swarm(Wires(seed=seed), size=nodes, seed=seed)
+    began = time.monotonic()
+    outcomes: list[Outcome] = []
+    children: list[tuple[int, int]] = []
+    tasks = await swarm.start()
+    await asyncio.sleep(_FORM_S)
+    print(f"{nodes} nodes, seed {seed}: formed in {time.monotonic() - began:.0f} s", flush=True)
+    for scenario, own_seed in plan:
+        if len(children) == _AT_ONCE:
+            outcomes.append(_collect(*children.pop(0)))
+        loop, (readable, writable) = asyncio.get_running_loop(), os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            # The library forgets the running loop in a forked process; this one goes on with it.
+            asyncio._set_running_loop(loop)
+            outcome = await Play(swarm, scenario, seed=own_seed).run()
+            with os.fdopen(writable, "w") as pipe:
+                json.dump(dataclasses.asdict(outcome), pipe)
+            os._exit(0)
+        os.close(writable)
+        children.append((pid, readable))
+    outcomes += [_collect(*one) for one in children]
+    for task in tasks:
+        task.cancel()
+    return outcomes
+
+
+def _collect(pid: int, pipe: int) -> Outcome:
+    with os.fdopen(pipe) as stream:
+        text = stream.read()
+    os.waitpid(pid, 0)
+    values: dict[str, Any] = json.loads(text)
+    outcome = Outcome(**values)
+    for text, value, met in outcome.rows:
+        mark = "met" if met else "MISSED"
+        print(
+            f"{outcome.name:22} seed {outcome.seed:<3} {text:45} {value:10.3f}  {mark}", flush=True
+        )
+    return outcome
+
+
+def report(outcomes: list[Outcome], nodes: int) -> int:
+    """Print the last line; return the exit status."""
+    first, again, *_ = outcomes
+    same = first.trace == again.trace
+    missed = sum(not met for one in outcomes for _, _, met in one.rows)
+    rows = sum(len(one.rows) for one in outcomes)
+    print(
+        f"{len(outcomes)} runs of {nodes} nodes: {rows - missed} of {rows} thresholds met;"
+        f" the same seed gave {'the same trace' if same else 'ANOTHER TRACE'} ({first.trace})"
+    )
+    return 0 if same and not missed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
