@@ -229,14 +229,15 @@ class DomainView:
         return self.views.get(key, KeyView())
 
     def with_view(self, key: PublicKey, view: KeyView) -> "DomainView":
-        """Return the domain with one key's view replaced."""
-        return replace(self, views={**self.views, key: view})
+        """Return the domain with one key's view replaced; a hand-over that is over stays over."""
+        changed = replace(self, views={**self.views, key: view})
+        pending = tuple(one for one in self.pending if not changed._is_over(one))  # noqa: SLF001 - of its own kind
+        return replace(changed, pending=pending)
 
     def with_root(self, root: Root) -> "DomainView":
         """Return the domain under its next root; one with ``reset`` waits for no hand-over."""
-        open_ones = tuple(one for one in self.pending if not self._is_over(one))
         handing = HandOver(root.version, self.root.heartbeat_keys)
-        return replace(self, root=root, pending=() if root.reset else (*open_ones, handing))
+        return replace(self, root=root, pending=() if root.reset else (*self.pending, handing))
 
     @property
     def keys(self) -> tuple[PublicKey, ...]:

@@ -34,12 +34,14 @@ class Conditions:
         loss: Share of frames that are lost and sent again, once or more.
         reset: Share of frames after which a stream breaks.
         parted: Says whether two nodes cannot reach each other now.
+        meddle: What becomes of a frame on its way from one node to another; None: it is dropped.
     """
 
     latency_s: float = 0.05
     loss: float = 0.0
     reset: float = 0.0
     parted: Callable[[str, str], bool] = field(default=lambda _a, _b: False)
+    meddle: Callable[[str, str, bytes], bytes | None] = field(default=lambda _a, _b, frame: frame)
 
 
 @dataclass
@@ -147,8 +149,11 @@ class _End:
         if wires.conditions.reset and wires.rng.random() < wires.conditions.reset:
             self.break_off()
             raise NoResponseError("the stream was reset")
+        changed = wires.conditions.meddle(self._here, self._there, frame)
+        if changed is None:
+            return
         self._free_at = max(self._free_at, loop.time() + wires.delay_s(self._here, self._there))
-        loop.call_at(self._free_at, self._arrive, frame)
+        loop.call_at(self._free_at, self._arrive, changed)
 
     def _arrive(self, frame: bytes) -> None:
         if self._wires.reaches(self._here, self._there) and not self.other.broken:
@@ -219,8 +224,11 @@ class Wire:
             if host is None or not wires.reaches(here, address):
                 await asyncio.sleep(HINT_S)
                 raise NoResponseError("no answer to a hint")
+            changed = wires.conditions.meddle(here, address, frame)
+            if changed is None:
+                raise NoResponseError("a hint was dropped")
             await asyncio.sleep(wires.delay_s(here, address))
-            answer = await host.hinted(frame)
+            answer = await host.hinted(changed)
             wires.count(address, here, answer)
             await asyncio.sleep(wires.delay_s(address, here))
             return answer

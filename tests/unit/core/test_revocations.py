@@ -355,10 +355,19 @@ def test_a_hand_over_that_is_complete_is_not_kept() -> None:
 
 def test_a31_a_key_that_equivocated_hands_nothing_over() -> None:
     view = domain().with_root(next_root(ROOT, ["n1"]))
+    dishonest = mark_equivocation(view.view(key("h2").public))
+    view = view.with_view(key("h2").public, dishonest)
+    view = signed_for(signed_for(view, "h1", 2), "h2", 2)
+    assert not view.handed_over
+    assert signed_for(view, "h3", 2).handed_over
+
+
+def test_a31_a_hand_over_that_is_complete_is_not_undone_by_a_former_key() -> None:
+    view = domain().with_root(next_root(ROOT, ["n1"]))
     view = signed_for(signed_for(view, "h1", 2), "h2", 2)
     assert view.handed_over
     dishonest = mark_equivocation(view.view(key("h2").public))
-    assert not view.with_view(key("h2").public, dishonest).handed_over
+    assert view.with_view(key("h2").public, dishonest).handed_over
 
 
 def test_reset_skips_every_hand_over_that_is_open() -> None:
