@@ -167,9 +167,12 @@ class Context:
         """Find a public key by a subject's name, its id, or the key itself in base64url.
 
         Raises:
+            FormatError: It is the name of a certificate.
             NotFoundError: Nothing here is called so.
         """
         subject = self._subject(text)
+        if subject is not None and subject.form == "tls":
+            raise FormatError(f"`{text}` is a TLS certificate: it has one grant and is no key")
         if subject is not None:
             return admit_key(decode_base64url(subject.key))
         if len(text) == _KEY_CHARS:

@@ -1,4 +1,4 @@
-"""``authd device new``: a key, its grant, and what to paste where."""
+"""``authd device``: a key or a certificate, its grant, and what to paste where."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,10 +9,11 @@ from authd.cli import issue
 from authd.cli.app import app
 from authd.cli.context import Context, JsonOption, StateOption, make_context
 from authd.cli.snippets import password_snippets, pop_snippets
+from authd.config import parse_endpoint
 from authd.core.encoding import encode_base64url
 from authd.core.grants import Form, Grant, KeySubject
 from authd.core.identity import SigningKey, key_id_text
-from authd.core.proofs import PASSWORD_BYTES, password_key
+from authd.core.proofs import PASSWORD_BYTES, Audience, password_key
 from authd.device import DeviceKey
 from authd.errors import ConflictError, FormatError
 from authd.service.issuing import parse_topic_scope, self_revocation
@@ -31,6 +32,14 @@ def new(
         bool,
         typer.Option("--password", help="For a client that keeps one fixed password."),
     ] = False,
+    counter: Annotated[
+        bool,
+        typer.Option("--counter", help="For a board without a clock: it counts its CONNECTs."),
+    ] = False,
+    at: Annotated[
+        str,
+        typer.Option("--at", help="With `--counter`: the one `host:port` where it counts."),
+    ] = "",
     client_id: issue.ClientIdOption = "",
     life: issue.LifeOption = "",
     depth: issue.DepthOption = 0,
@@ -47,6 +56,8 @@ def new(
         raise FormatError("a device password is granted by the domain's authority, with depth 0")
     if who.gateway is None and context.keystore.subject(name) is not None:
         raise ConflictError(f"`{name}` exists already; `authd grant {name}` gives it more")
+    if (password and counter) or (at and not counter):
+        raise FormatError("`--password` and `--counter` are two forms, and `--at` is of a counter")
     secret = encode_base64url(context.entropy.token(PASSWORD_BYTES)) if password else ""
     key = password_key(secret) if password else SigningKey.from_seed(context.entropy.token(32))
     grant = issue.issue(
@@ -61,12 +72,17 @@ def new(
         life=life,
         depth=depth,
         client_id=issue.parse_client_id(client_id),
-        forms=[Form.PASSWORD] if password else (),
-        audiences=issue.broker_audiences(context) if password else (),
+        forms=[Form.PASSWORD] if password else [Form.COUNTER] if counter else (),
+        audiences=issue.broker_audiences(context)
+        if password
+        else [_counting_audience(context, who, at)]
+        if counter
+        else (),
     )
     device = _device(context, who, key, grant)
     key_file = None if password else _write_key(out or Path(f"{name}.key"), device)
-    published, where = _publish(context, who, name, device, grant, bundle, password=password)
+    form = "password" if password else "counter" if counter else "pop"
+    published, where = _publish(context, who, name, device, grant, bundle, form=form)
     _report(context, name, device, grant, secret, key_file, where, published=published)
 
 
@@ -95,7 +111,7 @@ def _publish(
     grant: Grant,
     target: Path | None,
     *,
-    password: bool,
+    form: str,
 ) -> tuple[bool, str]:
     bundle = issue.bundle_of(context, who, grant, None)
     if who.gateway is None:
@@ -104,7 +120,7 @@ def _publish(
             name=name,
             key=encode_base64url(device.key.public),
             kind="gateway" if grant.depth else "device",
-            form="password" if password else "pop",
+            form=form,
             self_revocation=encode_base64url(own.encoded),
         )
         issue.remember(context, subject, grant)
@@ -126,11 +142,12 @@ def _report(
     published: bool,
 ) -> None:
     endpoint = _endpoint(context)
-    snippets = (
-        password_snippets(device, secret, endpoint)
-        if key_file is None
-        else pop_snippets(device, key_file, endpoint)
-    )
+    if key_file is None:
+        snippets = password_snippets(device, secret, endpoint)
+    elif Form.COUNTER in grant.forms:
+        snippets = _counter_snippets(key_file, next(iter(grant.audiences)).partition("/")[2])
+    else:
+        snippets = pop_snippets(device, key_file, endpoint)
     data: dict[str, object] = {
         "name": name,
         "key_id": device.username,
@@ -154,6 +171,68 @@ def _report(
             *snippets,
         ],
     )
+
+
+def _counting_audience(context: Context, who: issue.Issuer, at: str) -> str:
+    """Return the one audience at which a counter counts (`docs/spec/proofs.md`)."""
+    domain = who.gateway.domain if who.gateway else context.node().domain_id
+    if at:
+        return str(Audience(domain, parse_endpoint(at)))
+    known = issue.broker_audiences(context)
+    if len(known) > 1:
+        names = ", ".join(f"`{one.partition('/')[2]}`" for one in known)
+        raise FormatError(f"a counter counts at one endpoint: choose `--at` from {names}")
+    return known[0]
+
+
+def _counter_snippets(key_file: Path, endpoint: str) -> list[str]:
+    return [
+        f"a board without a clock, at `{endpoint}` alone; it keeps `count` over restarts:",
+        "  from authd.device import DeviceKey",
+        f'  key = DeviceKey.load("{key_file}")',
+        "  count += 1  # on its disk before it is sent",
+        f'  client.username_pw_set(key.username, key.counter_password("{endpoint}", count))',
+    ]
+
+
+@device_app.command("cert")
+def cert(
+    name: Annotated[str, typer.Argument(help="How to call it here; never leaves this host.")],
+    pub: issue.PubOption = None,
+    sub: issue.SubOption = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(help="PEM of a certificate or public key that exists already."),
+    ] = None,
+    key_type: Annotated[
+        str,
+        typer.Option(help="`p256`, `ed25519` or `rsa`, for a key that is made."),
+    ] = "p256",
+    client_id: issue.ClientIdOption = "",
+    life: issue.LifeOption = "",
+    bundle: issue.BundleOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Stem of the files; by default NAME.crt and NAME.key here."),
+    ] = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a TLS client certificate, or take one, and grant its key topics."""
+    from authd.cli.certificate import CertificateOptions, grant_to_certificate
+
+    options = CertificateOptions(
+        name=name,
+        publish=pub or [],
+        subscribe=sub or [],
+        client_id=client_id,
+        life=life,
+        certificate=certificate,
+        key_type=key_type,
+        out=out,
+        bundle=bundle,
+    )
+    grant_to_certificate(make_context(state, as_json=as_json), options)
 
 
 def _endpoint(context: Context) -> str:

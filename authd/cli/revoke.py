@@ -17,7 +17,7 @@ from authd.core.topics import POWER_REVOKE, has_power
 from authd.errors import AuthdError, ConfigError, FormatError
 from authd.service.issuing import Bundle
 from authd.service.ports import Item
-from authd.store.keystore import AUTHORITY, NODE
+from authd.store.keystore import AUTHORITY, NODE, Subject
 from authd.store.sqlite import SqliteStore
 
 _POLL_S: Final = 0.1
@@ -73,10 +73,20 @@ def _sign(context: Context, target: str, reason: str) -> Revoke:
     if target.startswith("grant:"):
         return _sign_by_issuer(context, parse_id(target.removeprefix("grant:")), reason)
     subject = context.subject(target)
+    if subject is not None and subject.form == "tls":
+        # A certificate's key is known by its digest alone, so what is revoked is its one grant.
+        return _sign_by_issuer(context, _grant_of(subject), reason)
     if subject is not None and subject.self_revocation and not reason:
         # The key's own word counts in every domain: it is preferred over ours.
         return verify_revoke(decode_base64url(subject.self_revocation))
     return _sign_by_issuer(context, context.find_key(target), reason)
+
+
+def _grant_of(subject: Subject) -> bytes:
+    try:
+        return verify_grant(decode_base64url(subject.grants[-1])).statement_id
+    except (AuthdError, IndexError) as error:
+        raise FormatError(f"what is known of `{subject.name}` is damaged") from error
 
 
 def _sign_by_issuer(context: Context, target: bytes, reason: str) -> Revoke:

@@ -6,6 +6,7 @@ builds an allow; everything else ends in a deny with a reason code and a sentenc
 
 import enum
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from authd.core.compilation import compile_rights
 from authd.core.encoding import encode_base64url
@@ -16,16 +17,22 @@ from authd.core.policy import Policy
 from authd.core.proofs import VerifiedProof
 from authd.core.rights import Operation, Right, Rights
 from authd.core.trust import Freshness
-from authd.errors import ReasonCode
+from authd.errors import FormatError, ReasonCode
 
 __all__ = [
+    "ChallengeResponse",
+    "ClientCertificate",
     "ConnectRequest",
+    "Credential",
     "Decision",
     "Effect",
     "Evidence",
     "Operation",
+    "PlainPassword",
+    "Presented",
     "Right",
     "Rights",
+    "SingleStep",
     "check_client_id",
     "compile_rights",
     "conclude",
@@ -42,6 +49,45 @@ class Effect(enum.StrEnum):
     DENY = "deny"
 
 
+@dataclass(frozen=True, slots=True)
+class PlainPassword:
+    """User name and password of a CONNECT: a pop, a counter proof or a device password."""
+
+    username: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SingleStep:
+    """The AUTH data of a single step (`core.challenge`)."""
+
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChallengeResponse:
+    """What went over one connection: hello, the enforcement point's nonce, response.
+
+    The enforcement point draws the nonce, sends it once and asks once; that is what makes the
+    response fresh.
+    """
+
+    hello: bytes
+    nonce: bytes
+    response: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCertificate:
+    """A TLS key that the enforcement point saw proven: SHA-256 of its SubjectPublicKeyInfo."""
+
+    digest: bytes
+
+
+Presented: TypeAlias = SingleStep | ChallengeResponse | ClientCertificate
+Credential: TypeAlias = PlainPassword | Presented
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectRequest:
     """One CONNECT packet, as an enforcement point passes it on; everything is untrusted.
@@ -50,7 +96,9 @@ class ConnectRequest:
         broker: Name of the broker entry, as authenticated by the edge.
         client_id: As sent by the client.
         username: As sent.
-        password: As sent; never printed.
+        password: As sent; never printed; empty with ``presented``.
+        presented: What was shown outside of user name and password; None if nothing was.
+        reauthenticates: Id of the session that is to go on with this proof; empty for a CONNECT.
         address: The client's address, or empty.
         boot: Which run of the broker this is, or empty.
         clean: Clean session / clean start.
@@ -60,11 +108,29 @@ class ConnectRequest:
     broker: str
     client_id: str
     username: str
-    password: str = field(repr=False)
+    password: str = field(default="", repr=False)
+    presented: Presented | None = None
+    reauthenticates: str = ""
     address: str = ""
     boot: str = ""
     clean: bool = True
     enforces: frozenset[str] = frozenset()
+
+    def credential(self) -> Credential:
+        """Return the one credential of the request.
+
+        Raises:
+            FormatError: There are two, or one that no session can go on with.
+        """
+        if self.presented is None:
+            if self.reauthenticates:
+                raise FormatError("a session goes on with AUTH data alone")
+            return PlainPassword(self.username, self.password)
+        if self.password:
+            raise FormatError("a password, and something else that is to prove the key")
+        if self.reauthenticates and isinstance(self.presented, ClientCertificate):
+            raise FormatError("a session goes on with AUTH data alone")
+        return self.presented
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

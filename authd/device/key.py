@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from authd.clock import SystemClock, SystemEntropy
+from authd.core.challenge import make_hello, make_response, make_single
+from authd.core.counter import make_counter
 from authd.core.encoding import decode_base64url, encode_base64url
 from authd.core.grants import Grant, verify_grant
-from authd.core.identity import DomainId, SigningKey, key_id, key_id_text, parse_id
+from authd.core.identity import DomainId, KeyId, SigningKey, key_id, key_id_text, parse_id
 from authd.core.proofs import NONCE_BYTES, Audience, make_pop
 from authd.errors import AuthdError, ConfigError
 
@@ -106,16 +108,105 @@ class DeviceKey:
             FormatError: An odd client id.
         """
         carried = self.path if (self.staple if staple is None else staple) else ()
-        issuer = self.path[-1].issuer if self.path else None
         return make_pop(
             self.key,
             audience=Audience(self.domain, endpoint.lower()),
             client_id=self.client_id if client_id is None else client_id,
             time=SystemClock().now() if now is None else now,
             nonce=SystemEntropy().token(NONCE_BYTES),
-            issuer_hint=key_id(issuer) if issuer else None,
+            issuer_hint=self._issuer_hint,
             path=carried,
         )
+
+    def counter_password(
+        self,
+        endpoint: str,
+        counter: int,
+        *,
+        client_id: str | None = None,
+    ) -> str:
+        """Make the password of one CONNECT without a clock.
+
+        Args:
+            endpoint: ``host:port`` as it is dialled.
+            counter: Higher than in every CONNECT before; the caller keeps it over restarts.
+            client_id: As the CONNECT will carry it; by default the file's.
+
+        Raises:
+            FormatError: An odd client id, or a counter outside ``[0, 2**63 - 1]``.
+        """
+        return make_counter(
+            self.key,
+            audience=Audience(self.domain, endpoint.lower()),
+            client_id=self.client_id if client_id is None else client_id,
+            counter=counter,
+            issuer_hint=self._issuer_hint,
+        )
+
+    def auth_data(
+        self,
+        endpoint: str,
+        *,
+        client_id: str | None = None,
+        now: int | None = None,
+    ) -> bytes:
+        """Make the AUTH data of one MQTT 5 CONNECT or re-authentication, method ``authd-1``.
+
+        Good once, within 60 s; arguments as for `password`.
+
+        Raises:
+            FormatError: An odd client id.
+        """
+        return make_single(
+            self.key,
+            audience=Audience(self.domain, endpoint.lower()),
+            client_id=self.client_id if client_id is None else client_id,
+            time=SystemClock().now() if now is None else now,
+            nonce=SystemEntropy().token(NONCE_BYTES),
+            issuer_hint=self._issuer_hint,
+        )
+
+    def hello(self, nonce: bytes) -> bytes:
+        """Make the AUTH data that asks for a challenge: needs no clock.
+
+        Args:
+            nonce: 16 random bytes, to be kept for `respond`.
+
+        Raises:
+            FormatError: A nonce of another length.
+        """
+        return make_hello(self.key.public, nonce=nonce, issuer_hint=self._issuer_hint)
+
+    def respond(
+        self,
+        challenge: bytes,
+        endpoint: str,
+        nonce: bytes,
+        *,
+        client_id: str | None = None,
+    ) -> bytes:
+        """Make the AUTH data that answers a challenge.
+
+        Args:
+            challenge: AUTH data from the broker; untrusted.
+            endpoint: ``host:port`` as it was dialled.
+            nonce: The same as in `hello`.
+            client_id: As the CONNECT carried it; by default the file's.
+
+        Raises:
+            FormatError: Not a challenge.
+        """
+        return make_response(
+            self.key,
+            challenge,
+            audience=Audience(self.domain, endpoint.lower()),
+            client_id=self.client_id if client_id is None else client_id,
+            nonce=nonce,
+        )
+
+    @property
+    def _issuer_hint(self) -> KeyId | None:
+        return key_id(self.path[-1].issuer) if self.path else None
 
     def on_pre_connect(self, endpoint: str) -> Callable[[MqttClient, object], None]:
         """Return paho's ``on_pre_connect``: a fresh proof before each CONNECT, also reconnects."""

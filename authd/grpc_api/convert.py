@@ -1,4 +1,4 @@
-"""Decisions and session events as messages of ``authd.v1``.
+"""Questions, decisions and session events as messages of ``authd.v1``.
 
 The members of events are those of the broker socket; a member that is missing or of another type
 is a mistake on our side, and ends the stream rather than being skipped.
@@ -9,7 +9,15 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Final, TypeVar
 
-from authd.core.decision import Decision, Operation
+from authd.core.decision import (
+    ChallengeResponse,
+    ClientCertificate,
+    ConnectRequest,
+    Decision,
+    Operation,
+    Presented,
+    SingleStep,
+)
 from authd.core.topics import Action
 from authd.errors import FormatError, ReasonCode
 from authd.proto_stubs import decider_pb2
@@ -34,6 +42,39 @@ _WILLS: Final = {
 }
 
 T = TypeVar("T")
+
+
+def connect_request(request: decider_pb2.ConnectRequest, broker: str) -> ConnectRequest:
+    """Convert a question; what it holds is judged by whoever decides."""
+    return ConnectRequest(
+        broker=broker,
+        client_id=request.client_id,
+        username=request.username,
+        password=request.password,
+        presented=_presented(request),
+        reauthenticates=request.reauthenticates,
+        address=request.address,
+        boot=request.boot,
+        clean=request.clean,
+        enforces=frozenset(request.enforces),
+    )
+
+
+def _presented(request: decider_pb2.ConnectRequest) -> Presented | None:
+    match request.WhichOneof("presented"):
+        case "auth":
+            return SingleStep(request.auth)
+        case "exchange":
+            exchange = request.exchange
+            return ChallengeResponse(
+                hello=exchange.hello,
+                nonce=exchange.nonce,
+                response=exchange.response,
+            )
+        case "certificate":
+            return ClientCertificate(request.certificate)
+        case _:
+            return None
 
 
 def decision_message(decision: Decision) -> decider_pb2.Decision:

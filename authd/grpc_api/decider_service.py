@@ -6,12 +6,13 @@ from typing import Final, Protocol
 
 import grpc
 
-from authd.core.decision import ConnectRequest, Decision, deny
+from authd.core.decision import Decision, deny
 from authd.errors import AuthdError, ConflictError, ReasonCode
 from authd.grpc_api.answers import decide_in_time, status_of
 from authd.grpc_api.convert import (
     OPERATIONS,
     WHATS,
+    connect_request,
     decision_message,
     event_message,
     evidence_json,
@@ -68,7 +69,7 @@ class Decider(decider_pb2_grpc.DeciderServicer):
     ) -> decider_pb2.ConnectResponse:
         """Judge a CONNECT."""
         broker = await identify(context, self._parts.names)
-        asked = _connect_request(request, broker)
+        asked = connect_request(request, broker)
         session: list[decider_pb2.Session] = []
 
         async def ask() -> Decision:
@@ -111,7 +112,7 @@ class Decider(decider_pb2_grpc.DeciderServicer):
         context: Context,
     ) -> decider_pb2.ExplainResponse:
         """Judge as live decisions are judged, and show the evidence."""
-        connect = _connect_request(request.connect, await identify(context, self._parts.names))
+        connect = connect_request(request.connect, await identify(context, self._parts.names))
         operation = OPERATIONS.get(request.operation)
         asked = None if operation is None else (operation, request.topic)
         decision = await self._decide(lambda: self._parts.point.explain(connect, asked))
@@ -166,19 +167,6 @@ class Decider(decider_pb2_grpc.DeciderServicer):
 
     async def _decide(self, ask: Callable[[], Awaitable[Decision]]) -> Decision:
         return await decide_in_time(ask, deadline_s=self._parts.deadline_s)
-
-
-def _connect_request(request: decider_pb2.ConnectRequest, broker: str) -> ConnectRequest:
-    return ConnectRequest(
-        broker=broker,
-        client_id=request.client_id,
-        username=request.username,
-        password=request.password,
-        address=request.address,
-        boot=request.boot,
-        clean=request.clean,
-        enforces=frozenset(request.enforces),
-    )
 
 
 def _failure_status(error: AuthdError) -> grpc.StatusCode:

@@ -8,10 +8,17 @@ from typing import Final, Protocol
 
 from aiohttp import web
 
-from authd.core.decision import ConnectRequest
+from authd.core.decision import (
+    ChallengeResponse,
+    ClientCertificate,
+    ConnectRequest,
+    Presented,
+    SingleStep,
+)
+from authd.core.encoding import decode_base64url
 from authd.errors import FormatError, ReasonCode
 from authd.http_api.bodies import check_members, read_json, text_member
-from authd.service.ports import DecisionPoint, SessionEvent
+from authd.service.ports import DecisionPoint, HeldClient, SessionEvent
 
 _BOOT: Final = re.compile(r"[0-9a-f]{16}")
 _CONNECT: Final = frozenset(
@@ -25,8 +32,14 @@ _CONNECT: Final = frozenset(
         "protocol",
         "clean",
         "enforces",
+        "auth",
+        "exchange",
+        "certificate",
+        "reauthenticates",
     },
 )
+_PRESENTED: Final = ("auth", "exchange", "certificate")
+_EXCHANGE: Final = frozenset({"hello", "nonce", "response"})
 _MAX_ENTRIES: Final = 500
 _WRITE_TIMEOUT_S: Final = 10.0
 
@@ -34,12 +47,25 @@ _WRITE_TIMEOUT_S: Final = 10.0
 class SessionTable(Protocol):
     """What the plugin reports to, and is described sessions by."""
 
-    def sync(self, broker: str, clients: Iterable[tuple[str, str, str]]) -> list[str]:
+    def sync(self, broker: str, clients: Iterable[HeldClient], *, boot: str) -> list[str]:
         """Return the client ids that are to be dropped."""
         ...
 
     def report(self, broker: str, *, client_id: str, session_id: str, what: str) -> None:
         """Take in what happened to a session."""
+        ...
+
+    def readmitted(
+        self,
+        broker: str,
+        *,
+        client_id: str,
+        session_id: str,
+        boot: str,
+        proof: str,
+        clean: bool,
+    ) -> None:
+        """Take in that the plugin let a client back in by itself."""
         ...
 
     def describe(self, broker: str, client_id: str) -> dict[str, object] | None:
@@ -103,16 +129,20 @@ class Plugin:
         clean = body.get("clean")
         if not isinstance(enforces, list) or not isinstance(clean, bool):
             raise FormatError("`enforces` is not a list or `clean` not a truth value")
-        return ConnectRequest(
+        asked = ConnectRequest(
             broker=text_member(body, "broker"),
             boot=_boot(text_member(body, "boot")),
             client_id=text_member(body, "client_id"),
             username=text_member(body, "username"),
             password=text_member(body, "password"),
+            presented=_presented(body),
+            reauthenticates=text_member(body, "reauthenticates", ""),
             address=text_member(body, "address", ""),
             clean=clean,
             enforces=frozenset(item for item in enforces if isinstance(item, str)),
         )
+        asked.credential()
+        return asked
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Stream events as lines of JSON until the plugin leaves or a newer stream begins."""
@@ -137,29 +167,41 @@ class Plugin:
         body = await read_json(request)
         check_members(body, frozenset({"broker", "boot", "clients"}))
         clients = [
-            (
-                text_member(entry, "client_id"),
-                text_member(entry, "session"),
-                text_member(entry, "key"),
+            HeldClient(
+                client_id=text_member(entry, "client_id"),
+                session_id=text_member(entry, "session"),
+                key=text_member(entry, "key"),
+                online=entry.get("online") is True,
             )
             for entry in _entries(body, "clients")
         ]
-        drop = self._table.sync(self._broker(body), clients)
+        boot = _boot(text_member(body, "boot"))
+        drop = self._table.sync(self._broker(body), clients, boot=boot)
         return web.json_response({"drop": drop, "keep": len(clients) - len(drop)})
 
     async def session(self, request: web.Request) -> web.Response:
         """Take in what happened to sessions."""
         body = await read_json(request)
         check_members(body, frozenset({"broker", "boot", "events"}))
-        broker = self._broker(body)
+        broker, boot = self._broker(body), text_member(body, "boot")
         for entry in _entries(body, "events"):
-            self._table.report(
-                broker,
-                client_id=text_member(entry, "client_id"),
-                session_id=text_member(entry, "session"),
-                what=text_member(entry, "what"),
-            )
+            self._report(broker, boot, entry)
         return web.json_response({"ok": True})
+
+    def _report(self, broker: str, boot: str, entry: dict[str, object]) -> None:
+        client_id, session_id = text_member(entry, "client_id"), text_member(entry, "session")
+        what = text_member(entry, "what")
+        if what != "readmitted":
+            self._table.report(broker, client_id=client_id, session_id=session_id, what=what)
+            return
+        self._table.readmitted(
+            broker,
+            client_id=client_id,
+            session_id=session_id,
+            boot=boot,
+            proof=text_member(entry, "proof"),
+            clean=entry.get("clean") is not False,
+        )
 
     def _broker(self, body: dict[str, object]) -> str:
         _boot(text_member(body, "boot"))
@@ -176,6 +218,36 @@ def _boot(text: str) -> str:
     if not _BOOT.fullmatch(text):
         raise FormatError("`boot` is not 16 lower-case hexadecimal digits")
     return text
+
+
+def _presented(body: dict[str, object]) -> Presented | None:
+    """Read what was shown outside of user name and password.
+
+    Raises:
+        FormatError: Malformed, or more than one thing.
+    """
+    given = [name for name in _PRESENTED if name in body]
+    if len(given) > 1:
+        raise FormatError(f"`{given[0]}` and `{given[1]}` are there: one credential is judged")
+    if "auth" in body:
+        return SingleStep(_bytes_member(body, "auth"))
+    if "certificate" in body:
+        return ClientCertificate(_bytes_member(body, "certificate"))
+    exchange = body.get("exchange")
+    if exchange is None and "exchange" not in body:
+        return None
+    if not isinstance(exchange, dict):
+        raise FormatError("`exchange` is not an object")
+    check_members(exchange, _EXCHANGE)
+    return ChallengeResponse(
+        hello=_bytes_member(exchange, "hello"),
+        nonce=_bytes_member(exchange, "nonce"),
+        response=_bytes_member(exchange, "response"),
+    )
+
+
+def _bytes_member(body: dict[str, object], name: str) -> bytes:
+    return decode_base64url(text_member(body, name))
 
 
 def _entries(body: dict[str, object], name: str) -> list[dict[str, object]]:

@@ -142,21 +142,37 @@ class ConnectRequest(_message.Message):
     CLEAN_FIELD_NUMBER: _builtins.int
     BOOT_FIELD_NUMBER: _builtins.int
     ENFORCES_FIELD_NUMBER: _builtins.int
+    AUTH_FIELD_NUMBER: _builtins.int
+    EXCHANGE_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
+    REAUTHENTICATES_FIELD_NUMBER: _builtins.int
     client_id: _builtins.str
     """1 to 128 bytes"""
     username: _builtins.str
     """at most 64 characters"""
     password: _builtins.str
-    """at most 3 200 characters"""
+    """at most 3 200 characters; empty with one of `presented`"""
     address: _builtins.str
     """the client's address without port; may be empty"""
     clean: _builtins.bool
     """MQTT 5 clean start, MQTT 3.1.1 clean session"""
     boot: _builtins.str
     """which run of the broker this is: 16 hexadecimal digits, or empty"""
+    auth: _builtins.bytes
+    """MQTT 5 AUTH data of a single step, method `authd-1`"""
+    certificate: _builtins.bytes
+    """SHA-256 of the SubjectPublicKeyInfo that the TLS handshake proved"""
+    reauthenticates: _builtins.str
+    """Id of the session that is to go on with `auth` or `exchange` (MQTT 5 section 4.12.1); empty
+    for a CONNECT. The session keeps its id; another key or client id is refused.
+    """
     @_builtins.property
     def enforces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """what the broker can do: `rights`, `lease`, `kick`, `will`"""
+
+    @_builtins.property
+    def exchange(self) -> Global___Exchange:
+        """challenge and response, method `authd-1`"""
 
     def __init__(
         self,
@@ -168,14 +184,52 @@ class ConnectRequest(_message.Message):
         clean: _builtins.bool = ...,
         boot: _builtins.str = ...,
         enforces: _abc.Iterable[_builtins.str] | None = ...,
+        auth: _builtins.bytes = ...,
+        exchange: Global___Exchange | None = ...,
+        certificate: _builtins.bytes = ...,
+        reauthenticates: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["auth", b"auth", "certificate", b"certificate", "exchange", b"exchange", "presented", b"presented"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "auth", b"auth", "boot", b"boot", "certificate", b"certificate", "clean", b"clean", "client_id", b"client_id", "enforces", b"enforces", "exchange", b"exchange", "password", b"password", "presented", b"presented", "reauthenticates", b"reauthenticates", "username", b"username"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_presented: _TypeAlias = _typing.Literal["auth", "exchange", "certificate"]  # noqa: Y015
+    _WhichOneofArgType_presented: _TypeAlias = _typing.Literal["presented", b"presented"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_presented) -> _WhichOneofReturnType_presented | None: ...
+
+Global___ConnectRequest: _TypeAlias = ConnectRequest  # noqa: Y015
+
+@_typing.final
+class Exchange(_message.Message):
+    """One challenge and what came back. The broker draws the nonce, sends it on one connection and
+    asks about one response to it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HELLO_FIELD_NUMBER: _builtins.int
+    NONCE_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    hello: _builtins.bytes
+    """AUTH data"""
+    nonce: _builtins.bytes
+    """16 random bytes"""
+    response: _builtins.bytes
+    """AUTH data"""
+    def __init__(
+        self,
+        *,
+        hello: _builtins.bytes = ...,
+        nonce: _builtins.bytes = ...,
+        response: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "boot", b"boot", "clean", b"clean", "client_id", b"client_id", "enforces", b"enforces", "password", b"password", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "nonce", b"nonce", "response", b"response"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ConnectRequest: _TypeAlias = ConnectRequest  # noqa: Y015
+Global___Exchange: _TypeAlias = Exchange  # noqa: Y015
 
 @_typing.final
 class Decision(_message.Message):

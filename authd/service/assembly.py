@@ -7,20 +7,24 @@ from typing import Protocol
 from authd.core.identity import DomainId, PublicKey, SigningKey, key_id
 from authd.core.policy import Policy
 from authd.service.attachment import Attachment
-from authd.service.authority import Authority, Change
+from authd.service.authority import Authority
+from authd.service.batch import Change
 from authd.service.brokers import BrokerEntry, Brokers
 from authd.service.decider import Decider, DeciderParts, Observer
 from authd.service.enforcement import Enforcement
 from authd.service.evictions import Evictions
 from authd.service.finder import Finder
 from authd.service.heartbeats import Heartbeats
+from authd.service.neighbours import Neighbours
 from authd.service.operator import Answer, Operator, OperatorParts
-from authd.service.ports import Clock, Entropy, ReplayStore, SessionStore, StatementStore
+from authd.service.ports import Clock, Entropy, SessionStore, StatementStore
+from authd.service.proving import ProofStore, Prover, ProverParts
 from authd.service.publisher import Publisher, RecordStore
+from authd.service.reconnects import Reconnects
 from authd.service.sessions import Sessions
 
 
-class Store(StatementStore, ReplayStore, SessionStore, RecordStore, Protocol):
+class Store(StatementStore, ProofStore, SessionStore, RecordStore, Protocol):
     """All that survives, in one object."""
 
 
@@ -41,6 +45,7 @@ class Ingredients:
         not_before: Proofs dated up to this moment are refused; 0 after a clean stop.
         observer: Told of every CONNECT decision.
         identity: What status shows of this daemon.
+        node_key: Signs the announcements of broker entries with prefixes; None announces nothing.
     """
 
     store: Store
@@ -54,6 +59,7 @@ class Ingredients:
     not_before: int
     observer: Observer
     identity: Callable[[], Answer]
+    node_key: SigningKey | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +72,7 @@ class Service:
     enforcement: Enforcement
     evictions: Evictions
     finder: Finder
+    neighbours: Neighbours
     publisher: Publisher
     decider: Decider
     operator: Operator
@@ -81,17 +88,12 @@ def assemble(made_of: Ingredients) -> Service:
     clock, store = made_of.clock, made_of.store
     authority = _authority(made_of)
     attachment, brokers = Attachment(), Brokers(made_of.brokers)
+    neighbours = Neighbours(authority=authority, brokers=brokers, clock=clock, key=made_of.node_key)
     sessions = Sessions(store=store, clock=clock, entropy=made_of.entropy)
     evictions = Evictions(clock=clock, entropy=made_of.entropy, sessions=sessions)
-    enforcement = Enforcement(
-        authority=authority,
-        brokers=brokers,
-        sessions=sessions,
-        evictions=evictions,
-        clock=clock,
-    )
+    enforcement = _enforcement(made_of, authority, neighbours, sessions, evictions)
     finder = _finder(made_of, authority, attachment)
-    publisher = _publisher(made_of, authority, attachment)
+    publisher = _publisher(made_of, authority, attachment, neighbours)
     decider = Decider(
         DeciderParts(
             authority=authority,
@@ -99,11 +101,22 @@ def assemble(made_of: Ingredients) -> Service:
             sessions=sessions,
             enforcement=enforcement,
             evictions=evictions,
-            finder=finder,
-            replay=store,
+            prover=_prover(made_of, authority, brokers, neighbours, finder),
             clock=clock,
             observer=made_of.observer,
-            not_before=made_of.not_before,
+        ),
+    )
+    operator = Operator(
+        OperatorParts(
+            authority=authority,
+            brokers=brokers,
+            decider=decider,
+            publisher=publisher,
+            sessions=sessions,
+            gossip=attachment,
+            network=attachment,
+            clock=clock,
+            identity=made_of.identity,
         ),
     )
     # A head of our own first: a one-daemon domain is fresh from its first moment on.
@@ -116,21 +129,10 @@ def assemble(made_of: Ingredients) -> Service:
         enforcement=enforcement,
         evictions=evictions,
         finder=finder,
+        neighbours=neighbours,
         publisher=publisher,
         decider=decider,
-        operator=Operator(
-            OperatorParts(
-                authority=authority,
-                brokers=brokers,
-                decider=decider,
-                publisher=publisher,
-                sessions=sessions,
-                gossip=attachment,
-                network=attachment,
-                clock=clock,
-                identity=made_of.identity,
-            ),
-        ),
+        operator=operator,
         attachment=attachment,
     )
 
@@ -152,6 +154,27 @@ def _authority(made_of: Ingredients) -> Authority:
     return authority
 
 
+def _enforcement(
+    made_of: Ingredients,
+    authority: Authority,
+    neighbours: Neighbours,
+    sessions: Sessions,
+    evictions: Evictions,
+) -> Enforcement:
+    brokers = neighbours.brokers
+    reconnects = Reconnects(
+        brokers=brokers, neighbours=neighbours, used=made_of.store, clock=made_of.clock
+    )
+    return Enforcement(
+        authority=authority,
+        brokers=brokers,
+        sessions=sessions,
+        evictions=evictions,
+        reconnects=reconnects,
+        clock=made_of.clock,
+    )
+
+
 def _finder(made_of: Ingredients, authority: Authority, attachment: Attachment) -> Finder:
     finder = Finder(
         authority=authority,
@@ -163,13 +186,39 @@ def _finder(made_of: Ingredients, authority: Authority, attachment: Attachment) 
     return finder
 
 
-def _publisher(made_of: Ingredients, authority: Authority, attachment: Attachment) -> Publisher:
+def _prover(
+    made_of: Ingredients,
+    authority: Authority,
+    brokers: Brokers,
+    neighbours: Neighbours,
+    finder: Finder,
+) -> Prover:
+    return Prover(
+        ProverParts(
+            authority=authority,
+            brokers=brokers,
+            neighbours=neighbours,
+            finder=finder,
+            used=made_of.store,
+            clock=made_of.clock,
+            not_before=made_of.not_before,
+        ),
+    )
+
+
+def _publisher(
+    made_of: Ingredients,
+    authority: Authority,
+    attachment: Attachment,
+    neighbours: Neighbours,
+) -> Publisher:
     publisher = Publisher(
         authority=authority,
         gossip=attachment,
         network=attachment,
         store=made_of.store,
         clock=made_of.clock,
+        announce=neighbours.announce,
     )
     publisher.load()
     return publisher

@@ -12,6 +12,8 @@ KINDS: Final = ("mosquitto", "embedded", "go-auth")
 _SHRINKING: Final = frozenset({"embedded"})
 # Kinds whose enforcement point says when a session begins and ends.
 _REPORTING: Final = frozenset({"embedded", "mosquitto"})
+# Kinds whose enforcement point can judge a reconnect by itself.
+_VERIFYING: Final = frozenset({"mosquitto"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +26,7 @@ class BrokerEntry:
         audiences: Names it is dialled by; what a proof must be for.
         secret: 22 characters, for URLs; compared in constant time, never printed.
         on_revoke: What becomes of the will of a session that is cut: ``suppress``, ``publish``.
+        prefixes: Topic filters it is announced for to the domain; none, and it is not announced.
         takeover: ``host:port`` where authd may take over a client id to end its session; empty
             turns that off.
     """
@@ -34,11 +37,17 @@ class BrokerEntry:
     secret: str = field(repr=False)
     on_revoke: str = "suppress"
     takeover: str = ""
+    prefixes: tuple[str, ...] = ()
 
     @property
     def reports(self) -> bool:
         """Whether the broker says when a session begins and ends."""
         return self.kind in _REPORTING
+
+    @property
+    def verifies(self) -> bool:
+        """Whether the broker can judge a pop of a session that it knows by itself."""
+        return self.kind in _VERIFYING
 
     @property
     def shrinks(self) -> bool:
@@ -72,6 +81,14 @@ class Brokers:
         expected = entry.secret if entry else "?" * 22
         matches = hmac.compare_digest(expected.encode(), secret.encode("utf-8", "replace"))
         return entry if matches else None
+
+    def is_sole(self, entry: BrokerEntry, audience: Audience) -> bool:
+        """Say whether no other entry goes by an audience."""
+        return not any(
+            audience in other.audiences
+            for other in self._entries.values()
+            if other.name != entry.name
+        )
 
     def other_audiences(self, entry: BrokerEntry) -> list[Audience]:
         """Return what the other brokers here go by, to explain a mismatch."""

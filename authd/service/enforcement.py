@@ -11,16 +11,20 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Final
 
 from authd.core.decision import Right, Rights, compile_rights
-from authd.core.grants import Grant, KeySubject
+from authd.core.grants import Form, Grant, KeySubject
 from authd.core.identity import PublicKey, key_id_text
 from authd.core.paths import Failure
-from authd.core.statements import Revoke
+from authd.core.proofs import VerifiedProof
+from authd.core.statements import Broker, Revoke
 from authd.errors import ReasonCode
-from authd.service.authority import Authority, Change
+from authd.service.authority import Authority
+from authd.service.batch import Change
 from authd.service.brokers import Brokers
 from authd.service.evictions import Evictions
-from authd.service.ports import Clock, SessionEvent
+from authd.service.ports import Clock, HeldClient, SessionEvent
+from authd.service.reconnects import Reconnects
 from authd.service.sessions import Session, Sessions
+from authd.service.terms import describe, ends, shape
 
 _TICK_S: Final = 0.5
 # A broker that took an allow says so at once; this is many times what that takes.
@@ -37,6 +41,7 @@ class Enforcement:
         brokers: Brokers,
         sessions: Sessions,
         evictions: Evictions,
+        reconnects: Reconnects,
         clock: Clock,
     ) -> None:
         """Wire the parts and listen to the authority."""
@@ -44,6 +49,7 @@ class Enforcement:
         self._brokers = brokers
         self._sessions = sessions
         self._evictions = evictions
+        self._reconnects = reconnects
         self._clock = clock
         authority.subscribe(self.on_change)
 
@@ -51,6 +57,8 @@ class Enforcement:
         """Compile the rights of the sessions of an earlier run; those without any are cut."""
         for session in self._sessions.load():
             self._reevaluate(session, policy_changed=False)
+            if not session.live and not session.durable:
+                self._sessions.leave(session)
 
     # --- changes --------------------------------------------------------------------------
 
@@ -59,7 +67,7 @@ class Enforcement:
         if change.roots:
             affected = self._sessions.all()
         else:
-            affected = self._sessions.resting_on(_names(change.revocations))
+            affected = self._sessions.resting_on(one.target for one in change.revocations)
             affected += self._gaining(change.grants)
         seen = set[str]()
         for session in affected:
@@ -68,8 +76,17 @@ class Enforcement:
                 self._reevaluate(session, policy_changed=change.roots)
         for revoke in change.revocations:
             self._announce(revoke)
+        for broker in change.brokers:
+            self._tell_of_neighbour(broker)
         if change.freshness:
             self._renew_leases()
+
+    def _tell_of_neighbour(self, broker: Broker) -> None:
+        """Take from plugins what another daemon may judge too."""
+        for session in self._sessions.all():
+            audience = session.proof.audience
+            if audience.domain == broker.domain and audience.endpoint in broker.endpoints:
+                self._emit(session, "set")
 
     def _gaining(self, grants: Iterable[Grant]) -> list[Session]:
         keys = [grant.subject.key for grant in grants if isinstance(grant.subject, KeySubject)]
@@ -90,17 +107,17 @@ class Enforcement:
             names = ", ".join(f"`{entry.topic_filter}`" for entry in lost)
             self._cut(session, Failure(ReasonCode.REVOKED, f"lost {names}"))
             return
-        before, lease_until = _ends(session.rights.entries), session.lease_until
+        before, lease_until = ends(session.rights.entries), session.lease_until
         self._give(session, rights)
         # A lease that got shorter is told too: the broker must not go by the longer one.
-        same = before == _ends(rights.entries) and lease_until == session.lease_until
+        same = before == ends(rights.entries) and lease_until == session.lease_until
         if policy_changed or not same:
             self._emit(session, "set")
 
     def _lost(self, session: Session, rights: Rights) -> list[Right]:
         """Return what was taken away, not what merely ended."""
         now = self._clock.now()
-        kept = _shape(rights.entries)
+        kept = shape(rights.entries)
         return [
             entry
             for entry in session.rights.entries
@@ -119,7 +136,9 @@ class Enforcement:
 
     def _compile(self, session: Session) -> tuple[Rights, Failure]:
         now = self._clock.now()
-        evaluation = self._authority.evaluate(session.key, now=now)
+        evaluation = self._authority.evaluate(
+            session.key, now=now, tls=session.proof.form is Form.TLS
+        )
         rights, failures = compile_rights(
             evaluation,
             session.proof,
@@ -148,6 +167,7 @@ class Enforcement:
             client_id=session.client_id,
             key=session.key,
             reason=failure.reason,
+            rested_on=(*session.rights.keys, *session.rights.grants),
         )
         self._emit_cut(session, failure.reason)
         self._evictions.order(
@@ -156,6 +176,17 @@ class Enforcement:
             key=session.key,
             reason=failure.reason.value,
         )
+
+    def _end(self, session: Session) -> None:
+        """End a session that nobody uses; whoever knows of it is told, and nothing is evicted."""
+        self._sessions.close(session)
+        self._emit_cut(session, ReasonCode.NO_SESSION)
+
+    def give_way(self, broker: str, proof: VerifiedProof) -> None:
+        """End another key's session under a client id, unless the client holds it still."""
+        session = self._sessions.get(broker, proof.client_id)
+        if session and session.key != proof.key and not session.holds_client_id:
+            self._end(session)
 
     def _emit_cut(self, session: Session, reason: ReasonCode) -> None:
         self._sessions.events[session.broker].emit(
@@ -224,6 +255,9 @@ class Enforcement:
             if not session.began and now - session.created_at >= _BEGIN_S:
                 self._cut(session, Failure(ReasonCode.NO_SESSION, "it never began"))
                 continue
+            if session.kept_until is not None and session.kept_until <= now:
+                self._end(session)
+                continue
             if session.lease_until > now:
                 continue
             rights, failure = self._compile(session)
@@ -249,11 +283,13 @@ class Enforcement:
         return {**self._describe(session), "n": session.number, "run": self._sessions.run}
 
     def _describe(self, session: Session) -> dict[str, object]:
-        return self._sessions.describe(
+        return describe(
             session,
+            now=self._clock.now(),
             policy=self._authority.policy,
             freshness=self._authority.heartbeats.freshness(),
             will=self._will(session.broker),
+            verify=self._reconnects.terms(session),
         )
 
     def _emit(self, session: Session, kind: str) -> None:
@@ -266,36 +302,46 @@ class Enforcement:
         table, because nothing could end it.
         """
         for session in self._sessions.on(broker):
-            if session.boot != boot and not session.durable:
-                self._sessions.close(session)
-                self._emit_cut(session, ReasonCode.NO_SESSION)
-        return self._sessions.watch(broker, boot, lambda: self._snapshot(broker))
+            if session.boot != boot and not self._keep(session):
+                self._end(session)
+        return self._sessions.watch(broker, boot, lambda: self._snapshot(broker, boot))
 
-    def _snapshot(self, broker: str) -> dict[str, object]:
-        return {"sessions": [self._describe(one) for one in self._sessions.on(broker)]}
+    def _keep(self, session: Session) -> bool:
+        """Keep a session without a connection if its client can go on with it; say whether."""
+        kept = session.durable or (
+            session.began
+            and self._sessions.may_wait(session)
+            and self._reconnects.terms(session) is not None
+        )
+        if kept:
+            self._sessions.leave(session)
+        return kept
 
-    def sync(
-        self,
-        broker: str,
-        clients: Iterable[tuple[str, str, str]],
-    ) -> list[str]:
-        """Compare a broker's live clients with our table.
+    def _snapshot(self, broker: str, boot: str) -> dict[str, object]:
+        sessions = [
+            {**self._describe(one), **({"offline": True} if one.boot != boot else {})}
+            for one in self._sessions.on(broker)
+        ]
+        return {"sessions": sessions, "seen": self._reconnects.seen(broker)}
+
+    def sync(self, broker: str, clients: Iterable[HeldClient], *, boot: str = "") -> list[str]:
+        """Compare a broker's clients with our table.
 
         Args:
             broker: Name of the entry.
-            clients: ``(client id, session id, key id)`` as the enforcement point has them.
+            clients: As the enforcement point has them.
+            boot: Which run of the broker this is.
 
         Returns:
             Client ids that have no session here: they are to be dropped.
         """
         drop = []
-        for client_id, session_id, key in clients:
-            session = self._sessions.get(broker, client_id)
-            same = session is not None and (
-                session.session_id == session_id or key_id_text(session.key) == key
-            )
-            if session is None or not same:
-                drop.append(client_id)
+        for client in clients:
+            session = self._sessions.get(broker, client.client_id)
+            if session is None or not session.is_held_as(client):
+                drop.append(client.client_id)
+            elif client.online and (not session.live or session.boot != boot):
+                self._sessions.come_back(session, boot=boot, durable=session.durable)
             else:
                 session.began = True
         return drop
@@ -308,21 +354,46 @@ class Enforcement:
         session = self._sessions.get(broker, client_id)
         if session is None or session.session_id != session_id:
             return
-        if what == "offline" and not session.durable:
-            self._sessions.close(session)
-        elif what in ("online", "offline"):
-            session.live = what == "online"
+        if what == "offline":
             session.began = True
-            self._sessions.save(session)
+            if not self._keep(session):
+                self._sessions.close(session)
+        elif what == "online":
+            self._sessions.come_back(session, boot=session.boot, durable=session.durable)
 
+    def readmitted(
+        self,
+        broker: str,
+        *,
+        client_id: str,
+        session_id: str,
+        boot: str,
+        proof: str,
+        clean: bool,
+    ) -> None:
+        """Take in that a plugin let a client back in by itself; cut it if that was wrong.
 
-def _names(revocations: Iterable[Revoke]) -> list[bytes]:
-    return [revoke.target for revoke in revocations]
+        Args:
+            broker: Name of the entry.
+            client_id: Whose CONNECT it was.
+            session_id: The session that went on; if it has ended since, its nonce is used up all
+                the same.
+            boot: Which run of the broker this is.
+            proof: 18 base64url characters: time and nonce of the pop.
+            clean: Clean session / clean start.
 
-
-def _shape(entries: Iterable[Right]) -> set[tuple[str, int]]:
-    return {(entry.topic_filter, int(entry.actions)) for entry in entries}
-
-
-def _ends(entries: Iterable[Right]) -> set[tuple[str, int, int]]:
-    return {(entry.topic_filter, int(entry.actions), entry.expires_at) for entry in entries}
+        Raises:
+            FormatError: ``proof`` is malformed.
+            StoreError: The store cannot be written.
+        """
+        session = self._sessions.get(broker, client_id)
+        if session is None or session.session_id != session_id:
+            former = self._sessions.former(broker, session_id)
+            if former is not None:
+                self._reconnects.consume(former, proof)
+            return
+        if self._reconnects.consume(session, proof):
+            self._sessions.come_back(session, boot=boot, durable=not clean)
+        else:
+            sentence = "a proof the plugin accepted had been used before"
+            self._cut(session, Failure(ReasonCode.REPLAYED, sentence))

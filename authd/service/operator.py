@@ -1,17 +1,25 @@
 """What the operator asks a running daemon: status, revocations, sessions, explanations."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from authd.core.decision import Decision, Operation
 from authd.core.encoding import encode_base64url
-from authd.core.grants import Form, Grant, KeySubject
-from authd.core.identity import PublicKey, StatementId, admit_key, key_id_text
+from authd.core.grants import Form, KeySubject
+from authd.core.identity import (
+    KEY_BYTES,
+    PublicKey,
+    StatementId,
+    admit_key,
+    key_id_text,
+    looks_like_key_id,
+    parse_id,
+)
 from authd.core.paths import Path
 from authd.core.statements import Revoke
 from authd.core.topics import ACTION_NAMES, Scope
-from authd.errors import FormatError, NotFoundError
+from authd.errors import FormatError, NotFoundError, ReasonCode
 from authd.service.authority import Authority
 from authd.service.brokers import Brokers
 from authd.service.decider import Decider
@@ -136,7 +144,8 @@ class Operator:
                 "reason": str(cut.reason),
             }
             for cut in self._parts.sessions.cuts
-            if revoke.is_key and cut.key == revoke.target
+            if cut.key == revoke.target
+            or (cut.reason == ReasonCode.REVOKED and revoke.target in cut.rested_on)
         ]
         target = key_id_text(PublicKey(revoke.target)) if revoke.is_key else revoke.target
         return {
@@ -193,7 +202,8 @@ class Operator:
             FormatError: An unknown form or operation.
             WeakKeyError: Not a key.
         """
-        public = admit_key(key)
+        proven_by = parse_form(form)
+        public = _digest(key) if proven_by is Form.TLS else admit_key(key)
         asked = None
         if operation:
             if operation not in _OPERATIONS:
@@ -203,7 +213,7 @@ class Operator:
             public,
             broker=broker,
             client_id=client_id or key_id_text(public),
-            form=parse_form(form),
+            form=proven_by,
             asked=asked,
         )
         return self.describe_decision(decision)
@@ -266,15 +276,17 @@ class Operator:
         Raises:
             NotFoundError: No grant names it.
         """
-        for held in self._parts.authority.state.grants.values():
-            for key in _subject_keys(held):
-                if key_id_text(key) == text:
-                    return {"key": encode_base64url(key)}
+        wanted = parse_id(text) if looks_like_key_id(text) else b""
+        for grant in self._parts.authority.state.grants_to(wanted):
+            if isinstance(grant.subject, KeySubject):
+                return {"key": encode_base64url(grant.subject.key)}
         raise NotFoundError(f"no grant for key `{text}` is known here")
 
 
-def _subject_keys(grants: Iterable[Grant]) -> Iterable[PublicKey]:
-    return [one.subject.key for one in grants if isinstance(one.subject, KeySubject)]
+def _digest(data: bytes) -> PublicKey:
+    if len(data) != KEY_BYTES:
+        raise FormatError("the digest of a TLS key is 32 bytes")
+    return PublicKey(data)
 
 
 def parse_form(text: str) -> Form:

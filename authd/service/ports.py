@@ -6,8 +6,9 @@ wires them. Nothing here does any work.
 
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
+from authd.core import limits
 from authd.core.claims import Kind
 from authd.core.decision import ConnectRequest, Decision, Operation
 from authd.core.identity import DomainId, PublicKey, StatementId
@@ -58,6 +59,16 @@ class SessionEvent:
     number: int
     kind: str
     body: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldClient:
+    """A client as an enforcement point has it: ``key`` is a key id, ``online`` if connected."""
+
+    client_id: str
+    session_id: str
+    key: str
+    online: bool = True
 
 
 class DecisionPoint(Protocol):
@@ -184,6 +195,10 @@ class StatementStore(Protocol):
         ...
 
 
+# A plugin judges proofs by its own clock, which may be behind by as much as a proof may be off.
+NONCE_KEPT_S: Final = limits.PROOF_WINDOW_S
+
+
 class ReplayStore(Protocol):
     """Nonces that may not come again."""
 
@@ -191,8 +206,44 @@ class ReplayStore(Protocol):
         """Say whether a nonce was consumed."""
         ...
 
-    def consume(self, replay_id: bytes, *, expires_at: int, now: int) -> bool:
-        """Remember a nonce until ``expires_at``; False if it was there already."""
+    def consume(
+        self,
+        replay_id: bytes,
+        *,
+        expires_at: int,
+        now: int,
+        broker: str = "",
+        session: str = "",
+    ) -> bool:
+        """Remember a nonce; False if somebody else consumed it.
+
+        Args:
+            replay_id: Key id and nonce.
+            expires_at: Until when a repeat would be inside the window; it is kept for
+                `NONCE_KEPT_S` longer.
+            now: Seconds since the Unix epoch.
+            broker: Where it was shown.
+            session: Which session it let go on; for the same one it may be said again.
+        """
+        ...
+
+    def open_nonces(self, broker: str, *, now: int, most: int) -> list[bytes]:
+        """Return the nonces of a broker that are kept, newest first."""
+        ...
+
+
+class CounterStore(Protocol):
+    """The last counter taken for each key and audience."""
+
+    def last_counter(self, slot: bytes) -> int | None:
+        """Return the last counter taken for a slot, None before the first."""
+        ...
+
+    def raise_counter(self, slot: bytes, counter: int) -> bool:
+        """Keep a counter if it is higher than the last one; False if it is not.
+
+        Compared and written in one step, and on disk when this returns.
+        """
         ...
 
 

@@ -1,12 +1,14 @@
 """Publishing: statements to the peers at once, records into the DHT until nodes have them."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from authd.core.identity import StatementId
 from authd.core.records import Record, encode_record, verify_record
 from authd.errors import AuthdError, NetworkError
-from authd.service.authority import Authority, Change
+from authd.service.authority import Authority
+from authd.service.batch import Change
 from authd.service.issuing import Bundle
 from authd.service.ports import Clock, Gossip, Item, RecordNetwork
 
@@ -38,8 +40,10 @@ class Publisher:
         network: RecordNetwork,
         store: RecordStore,
         clock: Clock,
+        announce: Callable[[], list[Item]] = list,
     ) -> None:
-        """Wire the parts."""
+        """Wire the parts; ``announce`` returns the announcements of brokers that are due."""
+        self._announce = announce
         self._authority = authority
         self._gossip = gossip
         self._network = network
@@ -131,9 +135,9 @@ class Publisher:
             return False
 
     async def run_heartbeats(self) -> None:
-        """Sign and push this daemon's heads when they are due, and at once after a revocation."""
+        """Sign and push what is due: heads, at once after a revocation too, and announcements."""
         while True:
-            items = self._authority.beat()
+            items = [*self._authority.beat(), *self._announce()]
             if items:
                 await self._gossip.push(items)
             self._beat.clear()

@@ -5,8 +5,7 @@ and key its rights rest on. Its rights are compiled, never stored: after a resta
 compiled anew from what the store holds.
 """
 
-import asyncio
-from collections import defaultdict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,17 +14,25 @@ from authd.core.decision import Rights
 from authd.core.encoding import encode_base64url
 from authd.core.grants import Form
 from authd.core.identity import PublicKey, key_id_text
-from authd.core.policy import Policy
 from authd.core.proofs import Audience, VerifiedProof
-from authd.core.topics import Action
-from authd.core.trust import Freshness
-from authd.service.ports import Clock, Entropy, SessionEvent, SessionStore, StoredSession
+from authd.errors import StoreError
+from authd.service.events import MAX_QUEUED_EVENTS, EventLog
+from authd.service.ports import (
+    Clock,
+    Entropy,
+    HeldClient,
+    SessionEvent,
+    SessionStore,
+    StoredSession,
+)
 
 _SESSION_ID_BYTES: Final = 8
 _RUN_BYTES: Final = 8
-# An enforcement point that is this far behind must start anew from a snapshot.
-_MAX_QUEUED_EVENTS: Final = 10_000
-BEAT_S: Final = 5.0
+# As many as an enforcement point may be behind.
+_MAX_CUTS: Final = MAX_QUEUED_EVENTS
+_MAX_FORMER: Final = MAX_QUEUED_EVENTS
+# A client uses one client id; some use a few. Whoever goes through many keeps the last ones only.
+MAX_AWAY_OF_A_KEY: Final = 8
 
 
 @dataclass(slots=True, kw_only=True)
@@ -33,8 +40,12 @@ class Session:
     """One live or durable client on one broker.
 
     Attributes:
+        boot: The run of the broker in which it was last connected.
+        live: Whether its client is connected, as far as we were told.
         began: Whether the broker said that it took our allow; an answer that came too late leaves
             a session that only we know of.
+        kept_until: When a session without a connection and without durable state ends for good;
+            None for any other.
     """
 
     session_id: str
@@ -50,68 +61,38 @@ class Session:
     began: bool = True
     rights: Rights = field(default_factory=Rights)
     lease_until: int = 0
+    kept_until: int | None = None
+
+    @property
+    def holds_client_id(self) -> bool:
+        """Whether another key is to be kept from its client id."""
+        return self.live or self.durable
 
     @property
     def key(self) -> PublicKey:
         """Whose it is."""
         return self.proof.key
 
+    def is_held_as(self, client: HeldClient) -> bool:
+        """Say whether an enforcement point means this session, or another of its key."""
+        return client.session_id == self.session_id or client.key == key_id_text(self.key)
+
 
 @dataclass(slots=True, kw_only=True)
 class Cut:
-    """What became of a session that was ended; shown by ``authd revoke``."""
+    """What became of a session that was ended; shown by ``authd revoke``.
+
+    Attributes:
+        rested_on: Keys and grant ids that its rights rested on.
+    """
 
     broker: str
     client_id: str
     key: PublicKey
     reason: str
     at: float
+    rested_on: frozenset[bytes] = frozenset()
     outcome: str = "sent"
-
-
-class EventLog:
-    """The numbered events of one broker and who listens to them."""
-
-    def __init__(self) -> None:
-        """Start at number 0."""
-        self.number = 0
-        self._listeners: dict[str, asyncio.Queue[SessionEvent | None]] = {}
-
-    def emit(self, kind: str, body: dict[str, object]) -> None:
-        """Number an event and hand it to every listener; one that is too slow is ended."""
-        self.number += 1
-        event = SessionEvent(number=self.number, kind=kind, body=body)
-        for boot, queue in list(self._listeners.items()):
-            try:
-                queue.put_nowait(event)
-            except asyncio.QueueFull:
-                self.end(boot)
-
-    def listen(self, boot: str) -> "asyncio.Queue[SessionEvent | None]":
-        """Return a new queue of events; an older one of the same boot is ended."""
-        self.end(boot)
-        queue: asyncio.Queue[SessionEvent | None] = asyncio.Queue(_MAX_QUEUED_EVENTS + 1)
-        self._listeners[boot] = queue
-        return queue
-
-    def end(self, boot: str) -> None:
-        """End the stream of a boot."""
-        queue = self._listeners.pop(boot, None)
-        if queue is None:
-            return
-        while queue.full():
-            queue.get_nowait()
-        queue.put_nowait(None)
-
-    def forget(self, boot: str, queue: "asyncio.Queue[SessionEvent | None]") -> None:
-        """Forget a listener that left by itself."""
-        if self._listeners.get(boot) is queue:
-            del self._listeners[boot]
-
-    @property
-    def listening(self) -> int:
-        """How many streams are live."""
-        return len(self._listeners)
 
 
 class Sessions:
@@ -124,6 +105,9 @@ class Sessions:
         self._entropy = entropy
         self.run = entropy.token(_RUN_BYTES).hex()
         self._by_client: dict[tuple[str, str], Session] = {}
+        self._by_id: dict[str, Session] = {}
+        self._former: OrderedDict[str, Session] = OrderedDict()
+        self._away: Counter[PublicKey] = Counter()
         self._by_key: defaultdict[PublicKey, set[tuple[str, str]]] = defaultdict(set)
         self._resting_on: defaultdict[bytes, set[tuple[str, str]]] = defaultdict(set)
         self.events: defaultdict[str, EventLog] = defaultdict(EventLog)
@@ -163,6 +147,20 @@ class Sessions:
     def get(self, broker: str, client_id: str) -> Session | None:
         """Return the session of a client id, if there is one."""
         return self._by_client.get((broker, client_id))
+
+    def by_id(self, broker: str, session_id: str) -> Session | None:
+        """Return the session with an id, if it is on that broker."""
+        session = self._by_id.get(session_id)
+        return session if session is not None and session.broker == broker else None
+
+    def former(self, broker: str, session_id: str) -> Session | None:
+        """Return a session that ended a while ago, if it was on that broker."""
+        session = self._former.get(session_id)
+        return session if session is not None and session.broker == broker else None
+
+    def may_wait(self, session: Session) -> bool:
+        """Say whether a session may stay without a connection: a key has a few such."""
+        return session.kept_until is not None or self._away[session.key] < MAX_AWAY_OF_A_KEY
 
     def all(self) -> list[Session]:
         """Return every session."""
@@ -219,6 +217,56 @@ class Sessions:
         self._index(session)
         return session
 
+    def go_on(
+        self,
+        session: Session,
+        proof: VerifiedProof,
+        rights: Rights,
+        *,
+        lease_until: int,
+    ) -> None:
+        """Let a session go on with another proof of its key, under its id.
+
+        Raises:
+            StoreError: It could not be persisted; nothing was changed.
+        """
+        before, session.proof = session.proof, proof
+        try:
+            self.save(session)
+        except StoreError:
+            session.proof = before
+            raise
+        session.number = self.events[session.broker].number
+        self.set_rights(session, rights, lease_until=lease_until)
+
+    def come_back(self, session: Session, *, boot: str, durable: bool) -> None:
+        """Note that the client of a session is connected, in this run of its broker.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
+        session.boot, session.durable = boot, durable
+        session.live, session.began = True, True
+        self._wait(session, until=None)
+        self.save(session)
+
+    def leave(self, session: Session) -> None:
+        """Note that a session has no connection; without durable state it ends with its lease.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
+        session.live = False
+        if not session.durable and session.kept_until is None:
+            self._wait(session, until=session.lease_until)
+        self.save(session)
+
+    def _wait(self, session: Session, *, until: int | None) -> None:
+        self._away[session.key] += (until is not None) - (session.kept_until is not None)
+        if not self._away[session.key]:
+            del self._away[session.key]
+        session.kept_until = until
+
     def save(self, session: Session) -> None:
         """Persist a session.
 
@@ -263,6 +311,7 @@ class Sessions:
     def _index(self, session: Session) -> None:
         place = (session.broker, session.client_id)
         self._by_client[place] = session
+        self._by_id[session.session_id] = session
         self._by_key[session.key].add(place)
         self._rest(place, session)
 
@@ -271,6 +320,11 @@ class Sessions:
         if session is None:
             return
         self._unrest(place, session)
+        self._by_id.pop(session.session_id, None)
+        self._wait(session, until=None)
+        self._former[session.session_id] = session
+        while len(self._former) > _MAX_FORMER:
+            self._former.popitem(last=False)
         self._by_key[session.key].discard(place)
         if not self._by_key[session.key]:
             del self._by_key[session.key]
@@ -285,39 +339,17 @@ class Sessions:
             if not self._resting_on[name]:
                 del self._resting_on[name]
 
-    # --- events ---------------------------------------------------------------------------
+    # --- cuts and events --------------------------------------------------------------------
 
-    def describe(
+    def note_cut(
         self,
-        session: Session,
         *,
-        policy: Policy,
-        freshness: Freshness,
-        will: str,
-    ) -> dict[str, object]:
-        """Write rights and lease down as `docs/spec/broker-socket.md` has them."""
-        now = self._clock.now()
-        ends = [
-            entry.ends_at(policy=policy, freshness=freshness) for entry in session.rights.entries
-        ]
-        lease = max(ends, default=now)
-        return {
-            "client_id": session.client_id,
-            "session": session.session_id,
-            "key": key_id_text(session.key),
-            "lease_ms": max(0, lease - now) * 1_000,
-            "rights": [
-                {
-                    "filter": entry.topic_filter,
-                    "actions": int(entry.actions & (Action.PUB | Action.SUB)),
-                    **({"ms": max(0, end - now) * 1_000} if end < lease else {}),
-                }
-                for entry, end in zip(session.rights.entries, ends, strict=True)
-            ],
-            "will": will,
-        }
-
-    def note_cut(self, *, broker: str, client_id: str, key: PublicKey, reason: str) -> Cut:
+        broker: str,
+        client_id: str,
+        key: PublicKey,
+        reason: str,
+        rested_on: Iterable[bytes] = (),
+    ) -> Cut:
         """Remember that a session is being ended."""
         cut = Cut(
             broker=broker,
@@ -325,9 +357,10 @@ class Sessions:
             key=key,
             reason=reason,
             at=self._clock.monotonic(),
+            rested_on=frozenset(rested_on),
         )
         self.cuts.append(cut)
-        del self.cuts[:-_MAX_QUEUED_EVENTS]
+        del self.cuts[:-_MAX_CUTS]
         return cut
 
     def confirm_cut(self, *, broker: str, client_id: str, outcome: str) -> None:
@@ -337,27 +370,11 @@ class Sessions:
                 cut.outcome = outcome
                 return
 
-    async def watch(
+    def watch(
         self,
         broker: str,
         boot: str,
         snapshot: Callable[[], dict[str, object]],
     ) -> AsyncIterator[SessionEvent]:
         """Stream events after a snapshot; a beat after each silence of 5 s; ends when replaced."""
-        log = self.events[broker]
-        # The snapshot gets a number of its own; whoever else listens sees nothing under it.
-        log.emit("lease", {"leases": []})
-        queue = log.listen(boot)
-        try:
-            body = {**snapshot(), "run": self.run}
-            yield SessionEvent(number=log.number, kind="snapshot", body=body)
-            while True:
-                try:
-                    event = await asyncio.wait_for(queue.get(), timeout=BEAT_S)
-                except TimeoutError:
-                    event = SessionEvent(number=log.number, kind="beat", body={"run": self.run})
-                if event is None:
-                    return
-                yield event
-        finally:
-            log.forget(boot, queue)
+        return self.events[broker].watch(boot, snapshot, run=self.run)

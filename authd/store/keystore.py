@@ -37,9 +37,9 @@ class Subject:
 
     Attributes:
         name: As the operator calls it.
-        key: Its public key.
+        key: Its public key, or the SHA-256 of a TLS key's SubjectPublicKeyInfo.
         kind: ``device``, ``gateway``, ``node`` or ``domain``.
-        form: ``pop`` or ``password``.
+        form: ``pop``, ``password``, ``counter`` or ``tls``.
         grants: Encoded grants, newest last.
         self_revocation: The key's pre-signed revocation of itself; empty if it made none.
     """

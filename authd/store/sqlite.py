@@ -2,7 +2,7 @@
 
 Write-ahead log. Nonces and sessions are committed with ``synchronous=NORMAL``: a crash of the
 process loses nothing, a power cut may lose the last moments, which is why proofs dated before an
-unclean restart are refused. Revocations and chains go over a second connection with
+unclean restart are refused. Revocations, chains and counters go over a second connection with
 ``synchronous=FULL``: once acknowledged they survive a power cut.
 """
 
@@ -16,34 +16,9 @@ from typing import Final, Self
 from authd.core.claims import Kind
 from authd.core.identity import DomainId, PublicKey, StatementId
 from authd.errors import StoreError
-from authd.service.ports import StoredSession, StoredStatement
+from authd.service.ports import NONCE_KEPT_S, StoredSession, StoredStatement
+from authd.store.schema import bring_up_to_date
 
-SCHEMA_VERSION: Final = 1
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS statements (
-    id BLOB PRIMARY KEY, kind INTEGER NOT NULL, data BLOB NOT NULL,
-    source TEXT NOT NULL, received_at INTEGER NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS chains (
-    domain BLOB, key BLOB, epoch INTEGER, place INTEGER, id BLOB NOT NULL,
-    PRIMARY KEY (domain, key, epoch, place)) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS nonces (
-    id BLOB PRIMARY KEY, expires_at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS nonces_by_end ON nonces (expires_at);
-CREATE TABLE IF NOT EXISTS sessions (
-    broker TEXT, client_id TEXT, session_id TEXT NOT NULL, boot TEXT NOT NULL,
-    username TEXT NOT NULL, key BLOB NOT NULL, form INTEGER NOT NULL,
-    audience_domain BLOB NOT NULL, audience_endpoint TEXT NOT NULL, durable INTEGER NOT NULL,
-    live INTEGER NOT NULL, created_at INTEGER NOT NULL,
-    PRIMARY KEY (broker, client_id)) STRICT;
-CREATE TABLE IF NOT EXISTS records (
-    target BLOB PRIMARY KEY, data BLOB NOT NULL, expires_at INTEGER NOT NULL,
-    own INTEGER NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS audit (
-    at INTEGER NOT NULL, broker TEXT NOT NULL, client_id TEXT NOT NULL, key TEXT NOT NULL,
-    effect TEXT NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL) STRICT;
-CREATE INDEX IF NOT EXISTS audit_by_time ON audit (at);
-"""
 _PURGE_EVERY: Final = 1_000
 # A writer of another process holds the lock for milliseconds; longer means something is wrong.
 _BUSY_TIMEOUT_S: Final = 5.0
@@ -67,8 +42,7 @@ class SqliteStore:
         with self._errors("open"):
             self._fast = self._connect("NORMAL")
             self._durable = self._connect("FULL")
-            self._fast.executescript(_SCHEMA)
-        self._check_version()
+            bring_up_to_date(self._durable, str(path))
         self._consumed = 0
 
     def _connect(self, synchronous: str) -> sqlite3.Connection:
@@ -76,15 +50,6 @@ class SqliteStore:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA synchronous={synchronous}")
         return connection
-
-    def _check_version(self) -> None:
-        stored = self.meta("schema_version")
-        if stored is None:
-            self.set_meta("schema_version", str(SCHEMA_VERSION))
-        elif stored != str(SCHEMA_VERSION):
-            raise StoreError(
-                f"`{self._path}` has schema version {stored}, this authd knows {SCHEMA_VERSION}",
-            )
 
     def __enter__(self) -> Self:
         """Return the store."""
@@ -244,8 +209,16 @@ class SqliteStore:
             query = "SELECT 1 FROM nonces WHERE id = ?"
             return self._fast.execute(query, (replay_id,)).fetchone() is not None
 
-    def consume(self, replay_id: bytes, *, expires_at: int, now: int) -> bool:
-        """Remember a nonce until ``expires_at``; False if it was there already.
+    def consume(
+        self,
+        replay_id: bytes,
+        *,
+        expires_at: int,
+        now: int,
+        broker: str = "",
+        session: str = "",
+    ) -> bool:
+        """Remember a nonce until a minute after ``expires_at``; False if somebody else used it.
 
         Raises:
             StoreError: The store cannot be written; the nonce was not consumed.
@@ -253,12 +226,59 @@ class SqliteStore:
         self._consumed += 1
         with self._transaction("write", durable=False) as connection:
             if self._consumed % _PURGE_EVERY == 0:
-                connection.execute("DELETE FROM nonces WHERE expires_at < ?", (now,))
+                connection.execute("DELETE FROM nonces WHERE expires_at < ?", (now - NONCE_KEPT_S,))
             added = connection.execute(
-                "INSERT INTO nonces VALUES (?, ?) ON CONFLICT (id) DO NOTHING",
-                (replay_id, expires_at),
+                "INSERT INTO nonces (id, expires_at, broker, session) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (id) DO NOTHING",
+                (replay_id, expires_at, broker, session),
             )
-            return added.rowcount == 1
+            if added.rowcount == 1 or not session:
+                return added.rowcount == 1
+            query = "SELECT 1 FROM nonces WHERE id = ? AND broker = ? AND session = ?"
+            own = connection.execute(query, (replay_id, broker, session))
+            return own.fetchone() is not None
+
+    def open_nonces(self, broker: str, *, now: int, most: int) -> list[bytes]:
+        """Return the nonces of a broker that are kept, newest first.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        with self._errors("read"):
+            rows = self._fast.execute(
+                # What an earlier version stored is nobody's, so it is everybody's.
+                "SELECT id FROM nonces WHERE expires_at >= ? AND broker IN (?, '')"
+                " ORDER BY expires_at DESC LIMIT ?",
+                (now - NONCE_KEPT_S, broker, most),
+            ).fetchall()
+        return [row[0] for row in rows]
+
+    # --- counters -------------------------------------------------------------------------
+
+    def last_counter(self, slot: bytes) -> int | None:
+        """Return the last counter taken for a slot.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        with self._errors("read"):
+            query = "SELECT last FROM counters WHERE slot = ?"
+            row = self._fast.execute(query, (slot,)).fetchone()
+        return None if row is None else int(row[0])
+
+    def raise_counter(self, slot: bytes, counter: int) -> bool:
+        """Keep a counter, durably, if it is higher than the last one; False if it is not.
+
+        Raises:
+            StoreError: The store cannot be written; the counter was not taken.
+        """
+        with self._transaction("write", durable=True) as connection:
+            raised = connection.execute(
+                "INSERT INTO counters (slot, last) VALUES (?, ?) ON CONFLICT (slot)"
+                " DO UPDATE SET last = excluded.last WHERE excluded.last > counters.last",
+                (slot, counter),
+            )
+            return raised.rowcount == 1
 
     # --- sessions -------------------------------------------------------------------------
 

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from authd.core.decision import ChallengeResponse, ConnectRequest, SingleStep
 from authd.core.encoding import encode_base64url
+from authd.core.grants import Form
 from authd.core.identity import key_id_text
 from authd.device import DeviceKey
 from authd.errors import ConfigError, FormatError
 from tests.unit.service.scenes import DEVICE, DEVICE_ID, TEMP, site_with_device
-from tests.world import START, Domain
+from tests.world import START, Domain, Site
 
 SEED_TEXT = encode_base64url(DEVICE.seed)
 
@@ -47,6 +49,32 @@ async def test_its_passwords_are_admitted_each_once(tmp_path: Path, *, staple: b
     for password in made:
         assert (await site.connect(DEVICE, password=password)).allowed
     assert all(("." in password) is staple for password in made)
+
+
+async def test_a_device_without_a_clock_counts(tmp_path: Path) -> None:
+    site = Site(tmp_path, Domain())
+    site.learn(
+        site.domain.grant(
+            DEVICE.public, TEMP, forms=[Form.COUNTER], audiences=[str(site.audience)]
+        ),
+    )
+    for counter, allowed in ((1, True), (1, False), (2, True)):
+        password = device().counter_password("BROKER:1883", counter)
+        assert (await site.connect(DEVICE, password=password)).allowed is allowed
+
+
+async def test_its_auth_data_is_admitted_in_one_step_or_by_a_challenge(tmp_path: Path) -> None:
+    site = site_with_device(tmp_path)
+    nonce, server_nonce = b"the client nonce", b"the server nonce"
+    response = device().respond(b"\x03" + server_nonce, "BROKER:1883", nonce)
+    for presented in (
+        SingleStep(device().auth_data("BROKER:1883", now=START)),
+        ChallengeResponse(hello=device().hello(nonce), nonce=server_nonce, response=response),
+    ):
+        decision = await site.service.decider.connect(
+            ConnectRequest(broker="m", client_id=DEVICE_ID, username="", presented=presented),
+        )
+        assert decision.allowed
 
 
 def test_an_odd_client_id_is_refused_before_anything_is_signed() -> None:

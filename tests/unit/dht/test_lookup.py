@@ -46,7 +46,7 @@ class World:
     most_under_way: int = 0
 
     def __post_init__(self) -> None:
-        self.rng = random.Random(self.seed)  # noqa: S311 - a seed makes it repeatable
+        self.rng = random.Random(self.seed)
         self.contacts = [make_contact(number) for number in range(self.count)]
         self.dead_ids = {self.contacts[number].node_id for number in self.dead}
 
@@ -121,7 +121,7 @@ def test_a_read_finds_the_record_and_asks_few(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_a_read_finds_the_record_with_a_third_of_the_nodes_dead(seed: int) -> None:
-    rng = random.Random(seed)  # noqa: S311 - a seed makes it repeatable
+    rng = random.Random(seed)
     world = World(100, seed=seed, dead=set(rng.sample(range(100), 30)))
     record = make_test_record(f"issuer {seed}")
     place(world, record)
@@ -132,7 +132,7 @@ def test_a_read_finds_the_record_with_a_third_of_the_nodes_dead(seed: int) -> No
 
 @pytest.mark.parametrize("seed", range(5))
 def test_an_absence_is_known_in_bounded_time_with_a_third_dead(seed: int) -> None:
-    rng = random.Random(seed)  # noqa: S311 - a seed makes it repeatable
+    rng = random.Random(seed)
     world = World(100, seed=seed, dead=set(rng.sample(range(100), 30)))
     lookup, took_s = look_up(world, make_test_record().target, reading=True)
     assert lookup.newest_record() is None

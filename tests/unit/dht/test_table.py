@@ -31,7 +31,7 @@ def filled(count: int) -> Table:
 def test_the_nearest_are_exactly_the_nearest_of_all_contacts(count: int) -> None:
     table = filled(count)
     known = table.contacts()
-    rng = random.Random(count)  # noqa: S311 - a seed makes it repeatable
+    rng = random.Random(count)
     for _ in range(20):
         target = rng.randbytes(20)
         wanted = sorted(known, key=lambda one: distance(one.node_id, target))[:16]

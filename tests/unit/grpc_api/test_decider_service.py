@@ -5,7 +5,15 @@ from typing import Any
 import grpc
 import pytest
 
-from authd.core.decision import ConnectRequest, Operation, deny
+from authd.core.decision import (
+    ChallengeResponse,
+    ClientCertificate,
+    ConnectRequest,
+    Operation,
+    Presented,
+    SingleStep,
+    deny,
+)
 from authd.errors import ReasonCode, StoreError
 from authd.proto_stubs import decider_pb2 as pb
 from authd.proto_stubs import decider_pb2_grpc as pb_grpc
@@ -52,6 +60,17 @@ SESSION_MESSAGE = pb.Session(
 )
 
 
+PRESENTED = [
+    ({"auth": b"\x01"}, SingleStep(b"\x01")),
+    (
+        {"exchange": pb.Exchange(hello=b"h", nonce=b"n", response=b"r")},
+        ChallengeResponse(hello=b"h", nonce=b"n", response=b"r"),
+    ),
+    ({"certificate": bytes(32)}, ClientCertificate(bytes(32))),
+    ({"auth": b""}, SingleStep(b"")),
+]
+
+
 async def stub(served: Served, broker: str = "hall") -> "pb_grpc.DeciderAsyncStub":
     channel = await served.channel(served.certificates.brokers[broker])
     made: pb_grpc.DeciderAsyncStub = pb_grpc.DeciderStub(channel)
@@ -68,6 +87,24 @@ async def test_an_allow_carries_the_session_as_the_daemon_describes_it(serve: Se
         decision=pb.Decision(effect=pb.EFFECT_ALLOW, reason="ok", detail="granted"),
         session=SESSION_MESSAGE,
     )
+
+
+@pytest.mark.parametrize(("given", "presented"), PRESENTED)
+async def test_what_was_shown_beside_a_password_is_passed_on(
+    serve: Serve, given: dict[str, Any], presented: Presented
+) -> None:
+    served = await serve()
+    message = pb.ConnectRequest(client_id="c", reauthenticates="s1", **given)
+    await (await stub(served)).Connect(message)
+    expected = ConnectRequest(
+        broker="hall",
+        client_id="c",
+        username="",
+        presented=presented,
+        reauthenticates="s1",
+        clean=False,
+    )
+    assert served.point.asked == [expected]
 
 
 @pytest.mark.parametrize(

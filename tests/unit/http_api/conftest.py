@@ -1,6 +1,6 @@
 """The HTTP applications over a real service, served on loopback."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -22,10 +22,12 @@ DEVICE_ID = key_id_text(DEVICE.public)
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
+def site(tmp_path: Path) -> Iterator[Site]:
     site = Site(tmp_path, Domain())
     site.learn(site.domain.grant(DEVICE.public, scope(pub="site/temp", sub="site/cmd/#")))
-    return site
+    yield site
+    # The application holds on to it, and with it to open files.
+    site.close()
 
 
 @pytest.fixture

@@ -6,12 +6,16 @@ from typing import Any
 
 import pytest
 
+from authd.core.challenge import make_hello, make_response, make_single
 from authd.core.decision import ConnectRequest, Decision
+from authd.core.encoding import encode_base64url
+from authd.core.grants import Form, sign_grant, tls_subject
+from authd.core.identity import key_id_text
 from authd.core.statements import sign_revoke
 from authd.http_api.plugin import Plugin
 from tests.unit.http_api.conftest import DEVICE, DEVICE_ID, Client, Serve
 from tests.unit.service.scenes import item
-from tests.world import Site
+from tests.world import Site, scope
 
 BOOT = "0123456789abcdef"
 PLACES = ("connect", "sync", "session")
@@ -145,7 +149,14 @@ async def test_sync_and_session_work_on_what_the_plugin_holds(plugin: Client, si
     left = {"client_id": DEVICE_ID, "session": answer["session"], "what": "offline"}
     status, said = await ask(plugin, "session", body_of("session", site, events=[left]))
     assert (status, said) == (200, {"ok": True})
-    assert site.service.sessions.all() == []
+    (session,) = site.service.sessions.all()
+    assert not session.live
+    back = left | {"what": "readmitted", "proof": "A" * 18, "clean": False}
+    status, _ = await ask(plugin, "session", body_of("session", site, events=[back]))
+    assert status == 200
+    assert (session.live, session.durable) == (True, True)
+    status, _ = await ask(plugin, "session", body_of("session", site, events=[back | {"proof": 7}]))
+    assert status == 400
 
 
 async def test_a_session_that_ended_before_the_answer_is_a_temporary_deny(
@@ -174,6 +185,92 @@ async def test_a_session_that_ended_before_the_answer_is_a_temporary_deny(
         "no_session",
         True,
     )
+
+
+# --- what is shown beside user name and password ----------------------------------------------
+
+
+def auth_data(site: Site) -> str:
+    data = make_single(
+        DEVICE,
+        audience=site.audience,
+        client_id=DEVICE_ID,
+        time=site.clock.now(),
+        nonce=b"a nonce!",
+    )
+    return encode_base64url(data)
+
+
+def exchange(site: Site) -> dict[str, str]:
+    client_nonce, nonce = b"the client nonce", b"the server nonce"
+    response = make_response(
+        DEVICE,
+        b"\x03" + nonce,
+        audience=site.audience,
+        client_id=DEVICE_ID,
+        nonce=client_nonce,
+    )
+    return {
+        "hello": encode_base64url(make_hello(DEVICE.public, nonce=client_nonce)),
+        "nonce": encode_base64url(nonce),
+        "response": encode_base64url(response),
+    }
+
+
+async def test_auth_data_and_an_exchange_are_judged_and_a_session_goes_on(
+    plugin: Client, site: Site
+) -> None:
+    shown = connecting(site, username="", password="", auth=auth_data(site))
+    _, first = await ask(plugin, "connect", shown)
+    assert first["verdict"] == "allow"
+    again = connecting(site, password="", exchange=exchange(site), reauthenticates=first["session"])
+    _, second = await ask(plugin, "connect", again)
+    assert (second["verdict"], second["session"]) == ("allow", first["session"])
+
+
+async def test_a_certificate_is_judged_by_its_digest(plugin: Client, site: Site) -> None:
+    subject = tls_subject(b"a SubjectPublicKeyInfo")
+    key = key_id_text(subject.key)
+    site.learn(
+        sign_grant(
+            site.domain.authority,
+            subject=subject,
+            scope=scope(pub="site/temp"),
+            issued_at=site.clock.now(),
+            expires_at=site.clock.now() + 60,
+            forms=[Form.TLS],
+        ),
+    )
+    digest = encode_base64url(subject.key)
+    shown = connecting(site, client_id=key, username="anything", password="", certificate=digest)
+    _, answer = await ask(plugin, "connect", shown)
+    assert (answer["verdict"], answer["key"]) == ("allow", key)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"auth": "AQ"},
+        {"password": "", "auth": "AQ", "certificate": "A" * 43},
+        {"password": "", "auth": "AQ", "exchange": {"hello": "", "nonce": "", "response": ""}},
+        {"password": "", "auth": "A="},
+        {"password": "", "auth": None},
+        {"password": "", "certificate": 7},
+        {"password": "", "exchange": None},
+        {"password": "", "exchange": "AQ"},
+        {"password": "", "exchange": {"hello": "AQ", "nonce": "AQ"}},
+        {"password": "", "exchange": {"hello": "AQ", "nonce": "AQ", "response": "AQ", "x": 1}},
+        {"reauthenticates": "LFjFb6wJ2No"},
+        {"password": "", "certificate": "A" * 43, "reauthenticates": "LFjFb6wJ2No"},
+        {"password": "", "auth": "AQ", "reauthenticates": None},
+    ],
+)
+async def test_a_request_carries_one_credential_well_formed(
+    plugin: Client, site: Site, change: dict[str, object]
+) -> None:
+    status, answer = await ask(plugin, "connect", connecting(site, **change))
+    assert (status, answer["ok"]) == (400, False)
+    assert site.service.sessions.all() == []
 
 
 # --- the stream -------------------------------------------------------------------------------

@@ -5,12 +5,11 @@ from pathlib import Path
 import pytest
 
 from authd.core.claims import Kind
-from authd.core.statements import sign_broker, sign_revoke
+from authd.core.statements import sign_revoke
 from authd.core.topics import POWER_NODE, Action, make_scope
 from authd.errors import StoreError
 from authd.service.desk import GossipDesk
 from authd.service.issuing import node_scope
-from authd.service.ports import Item
 from tests.unit.service.scenes import (
     DEVICE,
     GATEWAY,
@@ -90,21 +89,6 @@ async def test_the_desk_hands_statements_in_and_says_what_is_held(tmp_path: Path
     assert desk.chain_ids(site.domain.id, key, epoch, 0, 0) == []
     desk.fill(site.domain.id, key, epoch, 0, [grant.statement_id])
     assert desk.chain_ids(site.domain.id, key, epoch, 0, 1) is None
-
-
-def test_a_brokers_announcement_by_an_authority_is_kept(tmp_path: Path) -> None:
-    site = Site(tmp_path, Domain())
-    said = sign_broker(
-        site.domain.authority,
-        domain=site.domain.id,
-        broker_id="b",
-        endpoints=["h:1"],
-        prefixes=["site"],
-        issued_at=START,
-        expires_at=START + 60,
-    )
-    taken = site.service.authority.receive([Item(Kind.BROKER, said.encoded)], source="gossip")
-    assert taken == [said.statement_id]
 
 
 def test_a_store_that_fails_while_waiting_statements_are_looked_at_loses_none(

@@ -14,7 +14,7 @@ from authd.core.roots import Root
 from authd.core.statements import Revoke, sign_broker, sign_revoke
 from authd.core.topics import POWER_REVOKE, Action, make_scope
 from authd.errors import AuthdError, ReasonCode, StoreError, UntrustedIssuerError
-from authd.service.authority import Change
+from authd.service.batch import Change
 from authd.service.issuing import next_root
 from authd.service.ports import Item
 from authd.service.waiting import MAX_WAITING

@@ -10,10 +10,15 @@ from authd.core.claims import Kind
 from authd.core.identity import DomainId, PublicKey, StatementId
 from authd.errors import ReasonCode, StoreError
 from authd.service.ports import StoredSession, StoredStatement
-from authd.store.sqlite import SCHEMA_VERSION, SqliteStore
+from authd.store.memory import MemoryReplay
+from authd.store.schema import SCHEMA_VERSION
+from authd.store.sqlite import SqliteStore
 
 DOMAIN = DomainId(b"d" * 16)
 KEY = PublicKey(b"k" * 32)
+
+
+MakeReplay = Callable[[Path], SqliteStore | MemoryReplay]
 
 
 @pytest.fixture
@@ -94,11 +99,57 @@ def test_a_nonce_is_consumed_once_and_swept_only_after_its_end(store: SqliteStor
     assert store.seen(b"n")
     assert not store.consume(b"n", expires_at=200, now=0)
     for number in range(1_000):
-        store.consume(number.to_bytes(4, "big"), expires_at=100, now=100)
-    assert store.seen(b"n"), "it may still be inside the window"
+        store.consume(number.to_bytes(4, "big"), expires_at=100, now=160)
+    assert store.seen(b"n"), "it may still be inside a plugin's window"
     for number in range(1_000):
-        store.consume(number.to_bytes(5, "big"), expires_at=300, now=101)
+        store.consume(number.to_bytes(5, "big"), expires_at=300, now=161)
     assert not store.seen(b"n")
+
+
+@pytest.mark.parametrize("make", [SqliteStore, lambda _: MemoryReplay()])
+def test_a_counter_is_taken_if_it_is_higher(path: Path, make: MakeReplay) -> None:
+    used = make(path)
+    assert used.last_counter(b"s") is None
+    taken = [used.raise_counter(b"s", number) for number in (0, 0, 5, 4, 5, 2**63 - 1)]
+    assert taken == [True, False, True, False, False, True]
+    assert used.last_counter(b"s") == 2**63 - 1
+    assert used.raise_counter(b"t", 1), "another slot"
+
+
+@pytest.mark.parametrize("make", [SqliteStore, lambda _: MemoryReplay()])
+def test_a_nonce_is_somebodys_and_may_be_said_again_by_the_same_session(
+    path: Path, make: MakeReplay
+) -> None:
+    used = make(path)
+    assert used.consume(b"n", expires_at=100, now=0, broker="m", session="s")
+    assert used.consume(b"n", expires_at=100, now=0, broker="m", session="s")
+    assert not used.consume(b"n", expires_at=100, now=0, broker="m", session="t")
+    assert not used.consume(b"n", expires_at=100, now=0, broker="e", session="s")
+    assert not used.consume(b"n", expires_at=100, now=0)
+    assert used.consume(b"o", expires_at=100, now=0, broker="m")
+    assert not used.consume(b"o", expires_at=100, now=0, broker="m"), "a verdict used it up"
+
+
+@pytest.mark.parametrize("make", [SqliteStore, lambda _: MemoryReplay()])
+def test_the_nonces_of_a_broker_are_listed_until_a_minute_after_their_end(
+    path: Path, make: MakeReplay
+) -> None:
+    used = make(path)
+    used.consume(b"m", expires_at=100, now=0, broker="m")
+    used.consume(b"n", expires_at=101, now=0, broker="m")
+    used.consume(b"e", expires_at=100, now=0, broker="e")
+    used.consume(b"old", expires_at=90, now=0)
+    assert used.open_nonces("m", now=150, most=9) == [b"n", b"m", b"old"]
+    assert used.open_nonces("m", now=150, most=1) == [b"n"]
+    assert used.open_nonces("m", now=161, most=9) == [b"n"]
+
+
+def test_of_many_processes_with_one_counter_exactly_one_is_taken(path: Path) -> None:
+    with SqliteStore(path) as first, SqliteStore(path) as second:
+        assert first.raise_counter(b"s", 1)
+        assert not second.raise_counter(b"s", 1)
+        assert second.raise_counter(b"s", 2)
+        assert first.last_counter(b"s") == 2
 
 
 def test_one_client_id_of_a_broker_has_one_session(store: SqliteStore) -> None:
@@ -128,11 +179,13 @@ def test_everything_survives_closing(path: Path) -> None:
         store.save_statements([statement(1)], durable=False)
         store.save_session(session())
         store.consume(b"n", expires_at=100, now=0)
+        store.raise_counter(b"s", 7)
         store.set_meta("floor", "7")
     with SqliteStore(path) as store:
         assert store.load_statements() == [statement(1)]
         assert store.load_sessions() == [session()]
         assert store.seen(b"n")
+        assert store.last_counter(b"s") == 7
         assert store.meta("floor") == "7"
         assert store.meta("nothing") is None
 
@@ -256,7 +309,7 @@ def test_a_lock_held_by_another_process_is_an_error_and_not_a_lost_write(
 def test_every_operation_on_a_store_without_tables_is_a_store_error(
     store: SqliteStore,
 ) -> None:
-    for table in ("statements", "chains", "nonces", "sessions", "records", "meta"):
+    for table in ("statements", "chains", "nonces", "counters", "sessions", "records", "meta"):
         store._fast.execute(f"DROP TABLE {table}")
     operations: list[Callable[[], object]] = [
         store.load_statements,
@@ -266,6 +319,9 @@ def test_every_operation_on_a_store_without_tables_is_a_store_error(
         lambda: store.append_chain(DOMAIN, KEY, 1, 0, []),
         lambda: store.seen(b"n"),
         lambda: store.consume(b"n", expires_at=1, now=0),
+        lambda: store.open_nonces("m", now=0, most=1),
+        lambda: store.last_counter(b"s"),
+        lambda: store.raise_counter(b"s", 1),
         store.load_sessions,
         lambda: store.save_session(session()),
         lambda: store.delete_session("m", "x"),

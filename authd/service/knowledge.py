@@ -1,0 +1,269 @@
+"""What a daemon knows: on disk, applied to the trust state, told of, and handed on.
+
+`authd.service.authority` is the only way in; nothing here judges who is welcome.
+"""
+
+from collections.abc import Callable, Iterable
+
+from authd.core.claims import Kind
+from authd.core.grants import Grant
+from authd.core.identity import DomainId, PublicKey, StatementId, key_id
+from authd.core.paths import Evaluation, Failure, find_paths
+from authd.core.policy import Policy
+from authd.core.roots import Root
+from authd.core.serving import refused_service
+from authd.core.statements import Broker, Heartbeat, Revoke, Statement, verify
+from authd.core.trust import TrustState
+from authd.errors import (
+    AuthdError,
+    EquivocationError,
+    FormatError,
+    LimitError,
+    StaleRecordError,
+    StoreError,
+)
+from authd.service.announcements import Announcements
+from authd.service.batch import Change
+from authd.service.heartbeats import Heartbeats
+from authd.service.ledger import Ledger, Taken
+from authd.service.ports import Clock, Item, StatementStore, StoredStatement
+from authd.service.root_chain import RootChain
+from authd.service.waiting import WaitingRoom
+from authd.service.welcome import travels
+
+
+class Knowledge:
+    """The trust state of a daemon, its heads and its statements."""
+
+    def __init__(
+        self,
+        *,
+        store: StatementStore,
+        clock: Clock,
+        policy: Policy,
+        heartbeats: Heartbeats,
+        replicate_devices: bool,
+    ) -> None:
+        """Wire the parts; `load` reads what the store holds.
+
+        Args:
+            store: Where statements survive.
+            clock: The time.
+            policy: Which domains count here.
+            heartbeats: Chains and freshness, sharing store and clock.
+            replicate_devices: Whether own-domain device grants travel by gossip.
+        """
+        self._ledger = Ledger(store=store, clock=clock)
+        self._clock = clock
+        self.policy = policy
+        self.heartbeats = heartbeats
+        self._replicate_devices = replicate_devices
+        self.state = TrustState()
+        self.sources = self._ledger.sources
+        self.announcements = Announcements()
+        self.alarms: list[str] = []
+        self.refused = 0
+        self._roots = RootChain()
+        self._waiting = WaitingRoom()
+        self._look_again = False
+        self._listeners: list[Callable[[Change], None]] = []
+
+    def set_policy(self, policy: Policy) -> None:
+        """Judge by another policy from now on."""
+        self.policy = policy
+        self._notify(Change(roots=True))
+
+    def subscribe(self, listener: Callable[[Change], None]) -> None:
+        """Call ``listener`` after every change, in the order of subscription."""
+        self._listeners.append(listener)
+
+    def load(self) -> None:
+        """Read everything the store holds.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        for one in self._ledger.load():
+            try:
+                self._restore(one)
+            except EquivocationError:
+                continue
+            except AuthdError as error:
+                # A revocation left out would allow: what cannot be read stops the daemon.
+                raise StoreError(f"the store holds a damaged statement: {error}") from error
+        self.heartbeats.adopt(self.state)
+
+    def _restore(self, one: StoredStatement) -> None:
+        """Apply what was verified and welcome when it was stored, whatever is listed now."""
+        if one.kind is Kind.ROOT:
+            self._restore_root(one)
+            return
+        statement = verify(one.kind, one.data)
+        if isinstance(statement, Heartbeat):
+            try:
+                self._observe(statement, received_at=one.received_at)
+            except (StaleRecordError, LimitError):
+                # Replaced, or the host's clock is behind now: heads come again.
+                return
+        self._apply([statement], one.source)
+
+    def _observe(self, heartbeat: Heartbeat, *, received_at: int) -> bool:
+        try:
+            return self.heartbeats.observe(heartbeat, received_at=received_at)
+        except EquivocationError as error:
+            self._raise_alarm(str(error))
+            raise
+
+    def _restore_root(self, one: StoredStatement) -> None:
+        root = self._roots.verify(one.data)
+        if root is None:
+            raise FormatError("a root without the version before it")
+        self._refuse_rival(root)
+        self._apply([root], one.source)
+
+    def _raise_alarm(self, sentence: str) -> None:
+        if sentence not in self.alarms:
+            self.alarms.append(sentence)
+
+    def _refuse_rival(self, root: Root) -> None:
+        try:
+            self._roots.refuse_rival(root, self.state)
+        except EquivocationError as error:
+            self._raise_alarm(str(error))
+            raise
+
+    # --- persist, apply, notify -----------------------------------------------------------
+
+    def _save(self, taken: Iterable[Taken], source: str) -> None:
+        self._ledger.save(taken, source)
+        self._ledger.forget(self.heartbeats.take_replaced())
+
+    def _apply(self, statements: Iterable[Root | Statement], source: str) -> None:
+        grants: list[Grant] = []
+        revocations: list[Revoke] = []
+        for statement in statements:
+            match statement:
+                case Root():
+                    self._roots.add(statement)
+                    self.state = self.state.apply_root(statement)
+                    self.heartbeats.adopt_root(statement)
+                case Grant():
+                    grants.append(statement)
+                case Revoke():
+                    revocations.append(statement)
+                case Broker():
+                    self._announce(statement, source)
+                    continue
+                case _:
+                    continue
+            self._ledger.enter(statement, source)
+        self.state = self.state.apply_grants(grants).apply_revocations(revocations)
+        for grant in grants:
+            if self._travels(grant):
+                self._ledger.travelling[grant.statement_id] = Kind.GRANT
+        for revoke in revocations:
+            self._gossip_evidence(revoke)
+
+    def _announce(self, broker: Broker, source: str) -> None:
+        self._ledger.enter(broker, source)
+        replaced = self.announcements.put(broker)
+        if replaced is not None:
+            self._ledger.drop([replaced])
+
+    def forget_announcements(self, *, now: int) -> None:
+        """Forget announcements that ended long ago.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
+        self._ledger.drop(self.announcements.take_ended(now=now))
+
+    def _gossip_evidence(self, revoke: Revoke) -> None:
+        if not revoke.is_key:
+            return
+        for grant in self.state.grants_to(key_id(PublicKey(revoke.target))):
+            self._ledger.travelling[grant.statement_id] = Kind.GRANT
+
+    def _travels(self, grant: Grant) -> bool:
+        return travels(
+            grant,
+            state=self.state,
+            waiting=self._waiting,
+            replicate_devices=self._replicate_devices,
+        )
+
+    def _notify(self, change: Change) -> None:
+        for listener in self._listeners:
+            listener(change)
+
+    # --- heartbeats -----------------------------------------------------------------------
+
+    def beat(self) -> list[Item]:
+        """Sign this daemon's own head if it is due; return what is to be gossiped."""
+        before = self.heartbeats.freshness()
+        heartbeat = self.heartbeats.sign_own(self.state)
+        if heartbeat is None:
+            return []
+        self._save([(heartbeat, heartbeat.encoded)], "local")
+        if self.heartbeats.freshness() != before:
+            self._notify(Change(freshness=True))
+        return [Item(Kind.HEARTBEAT, heartbeat.encoded)]
+
+    def fill(
+        self,
+        domain: DomainId,
+        key: PublicKey,
+        epoch: int,
+        start: int,
+        ids: Iterable[StatementId],
+    ) -> None:
+        """Take in entries of a heartbeat key's list that a peer sent for a gap."""
+        before = self.heartbeats.freshness()
+        self.heartbeats.fill(domain, key, epoch, start, ids)
+        if self.heartbeats.freshness() != before:
+            self._notify(Change(freshness=True))
+
+    # --- out ------------------------------------------------------------------------------
+
+    def evaluate(self, key: PublicKey, *, now: int, tls: bool = False) -> Evaluation:
+        """Find the paths to a key, or to the digest of a TLS key, as things stand."""
+        return find_paths(
+            self.state,
+            key,
+            policy=self.policy,
+            freshness=self.heartbeats.freshness(),
+            now=now,
+            tls=tls,
+        )
+
+    def refused_service(self, broker: Broker) -> Failure | None:
+        """Say why an announcement does not count as things stand; None if it does."""
+        now = self._clock.now()
+        return refused_service(
+            broker,
+            self.evaluate(broker.issuer, now=now),
+            policy=self.policy,
+            freshness=self.heartbeats.freshness(),
+            now=now,
+        )
+
+    def in_force(self, revocation_id: StatementId) -> bool:
+        """Say whether more than half of the own domain's heartbeat keys signed a revocation."""
+        view = self.heartbeats.domains.get(self.policy.own)
+        return view is not None and view.in_force(revocation_id)
+
+    def held(self) -> dict[StatementId, Kind]:
+        """Return every statement that travels by gossip, heartbeats left out."""
+        return self._ledger.travelling
+
+    def statement(self, statement_id: StatementId) -> Item | None:
+        """Return one statement to send."""
+        return self._ledger.item(statement_id)
+
+    def with_evidence(self, revoke: Revoke) -> list[Item]:
+        """Return a revocation as it is to be pushed: behind the grants it is about."""
+        grants: tuple[Grant, ...] = ()
+        if revoke.is_key:
+            grants = self.state.grants_to(key_id(PublicKey(revoke.target)))
+        evidence = [Item(Kind.GRANT, grant.encoded) for grant in grants]
+        return [*evidence, Item(Kind.REVOKE, revoke.encoded)]
