@@ -6,6 +6,7 @@ closed: `verify` takes every kind there is.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeAlias
 
 from authd.core import limits
@@ -15,13 +16,14 @@ from authd.core.claims import (
     Claim,
     Claims,
     Kind,
+    Unverified,
     is_printable,
     parse,
     verified_issuer,
 )
 from authd.core.encoding import CborValue, encode
 from authd.core.envelope import seal_envelope
-from authd.core.grants import Grant, KeySubject, verify_grant
+from authd.core.grants import Grant, HeldGrant, KeySubject, recall_grant, verify_grant
 from authd.core.identity import (
     ID_BYTES,
     KEY_BYTES,
@@ -107,32 +109,57 @@ def verify_revoke(data: bytes) -> Revoke:
     unverified = parse(Kind.REVOKE, data)
     claims = Claims("revoke", unverified.claims)
     issuer = verified_issuer(unverified, claims)
+    revoke = _read_revoke(unverified, claims, issuer, verify_grant)
+    if revoke.is_key:
+        admit_key(revoke.target)
+    return revoke
+
+
+def _recall_revoke(data: bytes) -> Revoke:
+    unverified = parse(Kind.REVOKE, data)
+    claims = Claims("revoke", unverified.claims)
+    issuer = PublicKey(claims.raw(Claim.ISS, KEY_BYTES))
+    return _read_revoke(unverified, claims, issuer, _recall_grant)
+
+
+def _recall_grant(data: bytes) -> Grant:
+    return recall_grant(HeldGrant(data))
+
+
+def _read_revoke(
+    unverified: Unverified,
+    claims: Claims,
+    issuer: PublicKey,
+    read_grant: Callable[[bytes], Grant],
+) -> Revoke:
     target = claims.raw(Claim.TARGET, ID_BYTES, KEY_BYTES)
-    if len(target) == KEY_BYTES:
-        admit_key(target)
     revoke = Revoke(
         statement_id=unverified.statement_id,
-        encoded=data,
+        encoded=unverified.encoded,
         issuer=issuer,
         target=target,
         issued_at=claims.uint(Claim.IAT, most=MAX_TIME),
         reason=claims.text(Claim.REASON, most_bytes=limits.MAX_REASON_BYTES)
         if claims.has(Claim.REASON)
         else "",
-        revoker_grant=_take_revoker_grant(claims, issuer),
+        revoker_grant=_take_revoker_grant(claims, issuer, read_grant),
     )
     claims.finish()
     return revoke
 
 
-def _take_revoker_grant(claims: Claims, issuer: PublicKey) -> Grant | None:
+def _take_revoker_grant(
+    claims: Claims,
+    issuer: PublicKey,
+    read_grant: Callable[[bytes], Grant],
+) -> Grant | None:
     encoded = claims.value(Claim.REVOKER_GRANT)
     if encoded is None:
         return None
     if not isinstance(encoded, bytes):
         msg = "revoke: a revoker's grant that is not a byte string"
         raise FormatError(msg)
-    grant = verify_grant(encoded)
+    grant = read_grant(encoded)
     if grant.subject != KeySubject(issuer):
         msg = "revoke: the revoker's grant names another key than the signer"
         raise FormatError(msg)
@@ -351,6 +378,27 @@ def verify(kind: Kind, data: bytes) -> Statement:
         msg = f"a {kind.name.lower()} cannot be verified by itself"
         raise FormatError(msg)
     return verifier(data)
+
+
+def recall(kind: Kind, data: bytes) -> Statement:
+    """Read a statement that `verify` accepted before and that was kept where only we write.
+
+    Grants and revocations are read without asking for their signatures again, because there may be
+    very many; whoever kept them compares the id, which is a hash of all that they say.
+
+    Raises:
+        LimitError: It is damaged.
+        FormatError: It is damaged, or a root.
+        WeakKeyError: It is damaged.
+        SignatureError: It is damaged.
+    """
+    return _RECALLERS.get(kind, partial(verify, kind))(data)
+
+
+_RECALLERS: Final[dict[Kind, Callable[[bytes], Statement]]] = {
+    Kind.GRANT: _recall_grant,
+    Kind.REVOKE: _recall_revoke,
+}
 
 
 def kind_of(statement: Statement | Root) -> Kind:

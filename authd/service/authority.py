@@ -132,8 +132,10 @@ class Authority(Knowledge):
             if self._observe(heartbeat, received_at=self._clock.now()):
                 batch.accept(heartbeat, data)
         except EquivocationError:
-            # Both heads are evidence: a restart must not forget what this key did.
+            # Both heads are evidence: a restart must not forget what this key did, and whoever
+            # has only one of them must come to know.
             self._save([(heartbeat, data)], source)
+            batch.evidence.append(heartbeat.statement_id)
             raise
 
     def _take_root(self, item: Item, source: str, batch: Batch) -> None:
@@ -232,7 +234,7 @@ class Authority(Knowledge):
         )
         if change != Change():
             self._notify(change)
-        return [one.statement_id for one in statements]
+        return [*batch.evidence, *(one.statement_id for one in statements)]
 
     def learn_stapled(self, stapled: Iterable[bytes]) -> None:
         """Take in grants stapled to a proof, as far as somebody here vouches for them.

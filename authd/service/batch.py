@@ -36,11 +36,13 @@ class Batch:
         accepted: In the order they came.
         ids: Of those.
         refused: How many were not.
+        evidence: Heads that prove that their key signed two lists; they do not count, and travel.
     """
 
     accepted: list[Taken] = field(default_factory=list)
     ids: set[StatementId] = field(default_factory=set)
     refused: int = 0
+    evidence: list[StatementId] = field(default_factory=list)
 
     def accept(self, statement: Root | Statement, data: bytes) -> None:
         """Add a statement and the bytes it was verified from."""

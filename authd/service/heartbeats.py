@@ -1,5 +1,6 @@
 """Heartbeats at one daemon: taking in heads, proving them, signing its own, and freshness."""
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
@@ -24,6 +25,7 @@ from authd.core.trust import TrustState
 from authd.errors import EquivocationError, StaleRecordError
 from authd.service.ports import Clock, Item, StatementStore
 
+_REMEMBERED_HEADS: Final = 64
 BEAT_S: Final = limits.HEARTBEAT_LIFE_S // 3
 """A head is signed every third of its life, so that two may get lost."""
 
@@ -56,6 +58,10 @@ class Heartbeats:
         # Until when each domain was fresh under the root before its newest.
         self._fresh_before: dict[DomainId, int] = {}
         self._replaced: list[StatementId] = []
+        # The newest heads of each key by epoch and length: two that differ prove that it lied.
+        self._seen: dict[PublicKey, OrderedDict[tuple[int, int], Heartbeat]] = {}
+        self._evidence: dict[PublicKey, tuple[Heartbeat, Heartbeat]] = {}
+        self._checked: tuple[object, object, tuple[StatementId, ...]] | None = None
         self._signed_at = 0
         self._state = TrustState()
         self._dirty = False
@@ -100,21 +106,34 @@ class Heartbeats:
         view = domain.view(heartbeat.issuer)
         if view.equivocated:
             return False
-        try:
-            changed = observe(view, heartbeat, now=self._clock.now())
-        except EquivocationError as error:
-            self._set_view(heartbeat.domain, heartbeat.issuer, mark_equivocation(view))
-            self._fresh_before.pop(heartbeat.domain, None)
-            raise EquivocationError(
-                f"heartbeat key `{key_id_text(heartbeat.issuer)}` signed two lists of one length:"
-                " it no longer counts",
-            ) from error
+        self._compare(view, heartbeat)
+        changed = observe(view, heartbeat, now=self._clock.now())
         self._set_view(heartbeat.domain, heartbeat.issuer, changed)
         if view.newest is not None:
             self._replaced.append(view.newest.statement_id)
             self._received_at.pop(view.newest.statement_id, None)
         self._received_at[heartbeat.statement_id] = received_at
         return True
+
+    def _compare(self, view: KeyView, heartbeat: Heartbeat) -> None:
+        """Compare a head, however old, with the others of its length.
+
+        Raises:
+            EquivocationError: They differ.
+        """
+        seen = self._seen.setdefault(heartbeat.issuer, OrderedDict())
+        rival = seen.setdefault((heartbeat.epoch, heartbeat.count), heartbeat)
+        while len(seen) > _REMEMBERED_HEADS:
+            seen.popitem(last=False)
+        if rival.head == heartbeat.head:
+            return
+        self._evidence[heartbeat.issuer] = (rival, heartbeat)
+        self._set_view(heartbeat.domain, heartbeat.issuer, mark_equivocation(view))
+        self._fresh_before.pop(heartbeat.domain, None)
+        raise EquivocationError(
+            f"heartbeat key `{key_id_text(heartbeat.issuer)}` signed two lists of one length:"
+            " it no longer counts",
+        )
 
     def take_replaced(self) -> list[StatementId]:
         """Return the heads that newer ones have replaced since the last call."""
@@ -211,12 +230,20 @@ class Heartbeats:
             return None
         now = self._clock.now()
         view = domain.view(self._key.public)
-        known = frozenset(view.chain.ids)
-        missing = tuple(sorted(one for one in state.revocations if one not in known))
+        missing = self._missing(view, state)
         due = self._dirty or missing or now - self._signed_at >= BEAT_S
         if not due or view.equivocated:
             return None
         return self._sign(domain, view, missing, now=now, state=state)
+
+    def _missing(self, view: KeyView, state: TrustState) -> tuple[StatementId, ...]:
+        """Return the revocations that are not on the own list yet; asked every second."""
+        checked = self._checked
+        if checked is None or checked[0] is not state.revocations or checked[1] is not view.chain:
+            known = frozenset(view.chain.ids)
+            missing = tuple(sorted(one for one in state.revocations if one not in known))
+            self._checked = checked = (state.revocations, view.chain, missing)
+        return checked[2]
 
     def _sign(
         self,
@@ -279,11 +306,14 @@ class Heartbeats:
         return found
 
     def newest_items(self) -> list[Item]:
-        """Return the newest head of each key, behind the last head of the list before it."""
-        views = [view.view(key) for view in self.domains.values() for key in view.keys]
-        return [
-            Item(Kind.HEARTBEAT, head.encoded)
-            for view in views
-            for head in (view.closed, view.newest)
-            if head is not None
-        ]
+        """Return the newest head of each key, behind the last head of the list before it.
+
+        Of a key that signed two lists of one length both are returned: whoever has neither, or
+        only one, is to know.
+        """
+        heads: list[Heartbeat | None] = []
+        for domain in self.domains.values():
+            for key in domain.keys:
+                view = domain.view(key)
+                heads += self._evidence.get(key, (view.closed, view.newest))
+        return [Item(Kind.HEARTBEAT, head.encoded) for head in heads if head is not None]

@@ -12,7 +12,7 @@ from authd.core.paths import Evaluation, Failure, find_paths
 from authd.core.policy import Policy
 from authd.core.roots import Root
 from authd.core.serving import refused_service
-from authd.core.statements import Broker, Heartbeat, Revoke, Statement, verify
+from authd.core.statements import Broker, Heartbeat, Revoke, Statement, recall
 from authd.core.trust import TrustState
 from authd.errors import (
     AuthdError,
@@ -59,7 +59,6 @@ class Knowledge:
         self.heartbeats = heartbeats
         self._replicate_devices = replicate_devices
         self.state = TrustState()
-        self.sources = self._ledger.sources
         self.announcements = Announcements()
         self.alarms: list[str] = []
         self.refused = 0
@@ -98,7 +97,7 @@ class Knowledge:
         if one.kind is Kind.ROOT:
             self._restore_root(one)
             return
-        statement = verify(one.kind, one.data)
+        statement = self._recall(one)
         if isinstance(statement, Heartbeat):
             try:
                 self._observe(statement, received_at=one.received_at)
@@ -106,6 +105,17 @@ class Knowledge:
                 # Replaced, or the host's clock is behind now: heads come again.
                 return
         self._apply([statement], one.source)
+
+    def _recall(self, one: StoredStatement) -> Statement:
+        """Read what was verified before it was stored; only its id is checked again.
+
+        Raises:
+            FormatError: It is damaged: it has another id than it was stored under.
+        """
+        statement = recall(one.kind, one.data)
+        if statement.statement_id != one.statement_id:
+            raise FormatError("it has another id than it was stored under")
+        return statement
 
     def _observe(self, heartbeat: Heartbeat, *, received_at: int) -> bool:
         try:
@@ -259,6 +269,10 @@ class Knowledge:
     def statement(self, statement_id: StatementId) -> Item | None:
         """Return one statement to send."""
         return self._ledger.item(statement_id)
+
+    def source(self, statement_id: StatementId) -> str:
+        """Return where a statement came from: ``local``, ``gossip``, ``dht`` or ``stapled``."""
+        return self._ledger.source(statement_id)
 
     def with_evidence(self, revoke: Revoke) -> list[Item]:
         """Return a revocation as it is to be pushed: behind the grants it is about."""

@@ -20,13 +20,13 @@ class Ledger:
         """Wire the parts; nothing is read yet."""
         self._store = store
         self._clock = clock
-        self._items: dict[StatementId, Item] = {}
+        # A million grants have one kind and one source: said once a shelf, not once a grant.
+        self._shelves: dict[tuple[Kind, str], dict[StatementId, bytes]] = {}
         self.travelling: dict[StatementId, Kind] = {}
-        self.sources: dict[StatementId, str] = {}
 
     def __contains__(self, statement_id: StatementId) -> bool:
         """Say whether a statement was taken in."""
-        return statement_id in self._items
+        return any(statement_id in shelf for shelf in self._shelves.values())
 
     def load(self) -> list[StoredStatement]:
         """Return everything on disk, what others rest on first.
@@ -69,8 +69,8 @@ class Ledger:
     def enter(self, statement: Root | Statement, source: str) -> None:
         """Note a statement that counts now; all but grants travel in any case."""
         kind = kind_of(statement)
-        self._items[statement.statement_id] = Item(kind, statement.encoded)
-        self.sources[statement.statement_id] = source
+        shelf = self._shelves.setdefault((kind, source), {})
+        shelf[statement.statement_id] = statement.encoded
         if kind is not Kind.GRANT:
             self.travelling[statement.statement_id] = kind
 
@@ -83,10 +83,20 @@ class Ledger:
         ids = list(statement_ids)
         self.forget(ids)
         for one in ids:
-            self._items.pop(one, None)
             self.travelling.pop(one, None)
-            self.sources.pop(one, None)
+            for shelf in self._shelves.values():
+                shelf.pop(one, None)
 
     def item(self, statement_id: StatementId) -> Item | None:
         """Return one statement to send."""
-        return self._items.get(statement_id)
+        for (kind, _), shelf in self._shelves.items():
+            if statement_id in shelf:
+                return Item(kind, shelf[statement_id])
+        return None
+
+    def source(self, statement_id: StatementId) -> str:
+        """Return where a statement came from first; empty if it was not taken in."""
+        for (_, source), shelf in self._shelves.items():
+            if statement_id in shelf:
+                return source
+        return ""

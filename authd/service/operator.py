@@ -252,7 +252,7 @@ class Operator:
         }
 
     def _path(self, path: Path) -> Answer:
-        sources = self._parts.authority.sources
+        source = self._parts.authority.source
         return {
             "domains": [encode_base64url(one) for one in path.domains],
             "keys": [key_id_text(one) for one in path.keys],
@@ -260,7 +260,7 @@ class Operator:
                 {
                     "id": encode_base64url(grant.statement_id),
                     "from": key_id_text(grant.issuer),
-                    "source": sources.get(grant.statement_id, "unknown"),
+                    "source": source(grant.statement_id) or "unknown",
                     "expires_at": grant.expires_at,
                 }
                 for grant in path.grants

@@ -9,6 +9,7 @@ from authd.core.revocations import EMPTY_HEAD
 from authd.core.statements import (
     Heartbeat,
     kind_of,
+    recall,
     sign_broker,
     sign_heartbeat,
     verify,
@@ -16,7 +17,7 @@ from authd.core.statements import (
     verify_heartbeat,
     verify_revoke,
 )
-from authd.core.topics import POWER_REVOKE
+from authd.core.topics import POWER_REVOKE, Action, make_scope
 from authd.errors import AuthdError, FormatError, LimitError, SignatureError, WeakKeyError
 from tests.unit.core.forge import DROP, forge, forge_payload, payload_of
 from tests.unit.core.world import (
@@ -262,3 +263,37 @@ def test_a_broker_may_name_the_key_of_its_certificate() -> None:
 def test_a_broker_does_not_expire_before_it_is_issued() -> None:
     with pytest.raises(LimitError, match="expires before"):
         verify_broker(forge(Kind.BROKER, key("server"), BROKER.encoded, exp=NOW))
+
+
+# --- recall -------------------------------------------------------------------------------------
+
+
+def test_what_was_verified_before_is_read_as_it_was_verified() -> None:
+    power = make_grant("X", "operator", make_scope({POWER_REVOKE: Action.PUB}))
+    revocations = [
+        REVOKE,
+        make_revoke("issuer", make_grant("issuer", "subject")),
+        make_revoke("operator", "subject", revoker_grant=power, reason="lost"),
+    ]
+    for revoke in revocations:
+        assert recall(Kind.REVOKE, revoke.encoded) == revoke
+    grant = make_grant("issuer", "subject")
+    assert recall(Kind.GRANT, grant.encoded) == grant
+    assert recall(Kind.HEARTBEAT, HEARTBEAT.encoded) == HEARTBEAT
+    assert recall(Kind.BROKER, BROKER.encoded) == BROKER
+
+
+def test_what_was_damaged_where_it_was_kept_is_refused_or_has_another_id() -> None:
+    for place in range(len(REVOKE.encoded) - 64):
+        damaged = bytearray(REVOKE.encoded)
+        damaged[place] ^= 1
+        try:
+            found = recall(Kind.REVOKE, bytes(damaged))
+        except (FormatError, LimitError):
+            continue
+        assert found.statement_id != REVOKE.statement_id, place
+
+
+def test_a_root_is_not_recalled_by_itself() -> None:
+    with pytest.raises(FormatError):
+        recall(Kind.ROOT, REVOKE.encoded)

@@ -283,7 +283,7 @@ async def test_a_stapled_path_needs_no_lookup_and_is_kept(tmp_path: Path) -> Non
     decision = await site.connect(SENSOR, path=path)
     assert decision.allowed
     assert site.service.finder.lookups == 0
-    sources = {site.service.authority.sources[one.statement_id] for one in path}
+    sources = {site.service.authority.source(one.statement_id) for one in path}
     assert sources == {"stapled"}
 
 

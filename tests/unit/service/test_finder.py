@@ -47,7 +47,7 @@ async def test_a_key_is_found_with_and_without_a_hint(tmp_path: Path) -> None:
         decision = await site.connect(DEVICE, hint=site.domain.authority if hint else None)
         assert decision.allowed
         grant = decision.rights.paths[0].grants[-1].statement_id
-        assert site.service.authority.sources[grant] == "dht"
+        assert site.service.authority.source(grant) == "dht"
         assert ether.asked == [site.domain.authority.public]
 
 

@@ -284,6 +284,35 @@ async def test_a31_sessions_of_a_domain_whose_only_key_equivocated_end(tmp_path:
     assert site.service.sessions.all() == []
 
 
+def test_a31_the_proof_of_two_lists_is_passed_on_and_convinces_whoever_comes_later(
+    tmp_path: Path,
+) -> None:
+    domain = Domain()
+    site = Site(tmp_path, domain, name="A", heartbeat=None)
+    later = Site(tmp_path, domain, name="B", heartbeat=None)
+    equivocate(site)
+    for _ in range(2):
+        proof = site.service.authority.heartbeats.newest_items()
+        assert len(proof) == 2
+        site.close()
+        site.open()
+    assert len(later.service.authority.receive(proof, source="gossip")) == 2, "both travel on"
+    assert later.service.authority.alarms == site.service.authority.alarms
+
+
+def test_a31_a_head_that_is_no_longer_the_newest_convicts_as_well(tmp_path: Path) -> None:
+    site = Site(tmp_path, Domain(), heartbeat=None)
+    ids = [StatementId(bytes([place]) * 16) for place in (1, 2, 3)]
+    one = head(site.domain, "hb-1", at=START, count=1, digest=digest(ids[0]), recent=ids[:1])
+    two = head(site.domain, "hb-1", at=START + 1, count=2, digest=digest(*ids[:2]), recent=ids[:2])
+    rival = head(site.domain, "hb-1", at=START, count=1, digest=digest(ids[2]), recent=ids[2:])
+    gossip(site, one, two)
+    assert not site.service.authority.alarms
+    gossip(site, rival)
+    assert len(site.service.authority.alarms) == 1
+    assert fresh_until(site) == 0
+
+
 # --- hand-over --------------------------------------------------------------------------------
 
 
