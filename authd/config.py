@@ -35,7 +35,11 @@ _ENDPOINT: Final = re.compile(r"(\[[0-9a-f:]+\]|[a-z0-9.-]+):([0-9]{1,5})")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerSettings:
-    """One ``[[broker]]``: name, kind, and the ``host:port`` names it is dialled by."""
+    """One ``[[broker]]``: name, kind, the ``host:port`` names it is dialled by.
+
+    Attributes:
+        prefixes: Topic filters it is announced for to the domain; none, and it is not announced.
+    """
 
     name: str
     kind: str
@@ -43,6 +47,7 @@ class BrokerSettings:
     on_revoke: str = "suppress"
     evict: str = "none"
     evict_address: str = ""
+    prefixes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,9 +301,20 @@ def _read_brokers(tables: list[_Table]) -> tuple[BrokerSettings, ...]:
             on_revoke=table.choice("on_revoke", ("suppress", "publish"), "suppress"),
             evict=evict,
             evict_address=_read_evict_address(table) if evict == "takeover" else "",
+            prefixes=_read_prefixes(table),
         )
         table.finish()
     return tuple(brokers.values())
+
+
+def _read_prefixes(table: _Table) -> tuple[str, ...]:
+    prefixes = table.texts("prefixes", [])
+    if len(prefixes) > limits.MAX_AUDIENCES:
+        raise table.error("prefixes", f"holds at most {limits.MAX_AUDIENCES} topic filters")
+    try:
+        return tuple(map(check_granted_filter, prefixes))
+    except FormatError as error:
+        raise table.error("prefixes", f"is wrong: {error}") from error
 
 
 def _read_evict_address(table: _Table) -> str:

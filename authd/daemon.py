@@ -205,6 +205,7 @@ class Daemon:
                 not_before=not_before,
                 observer=self._observations.connect,
                 identity=self._identity,
+                node_key=self._node_key,
             ),
         )
 
@@ -235,6 +236,7 @@ class Daemon:
             secret=self._node.broker_secrets[one.name],
             on_revoke=one.on_revoke,
             takeover=one.evict_address,
+            prefixes=one.prefixes,
         )
 
     def _evictors(self) -> dict[str, Evictor]:

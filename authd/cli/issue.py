@@ -36,6 +36,10 @@ SubOption = Annotated[
     list[str] | None,
     typer.Option("--sub", help="Topic filter it may subscribe to; repeatable."),
 ]
+ServeOption = Annotated[
+    list[str] | None,
+    typer.Option("--serve", help="Topic filter it may run a broker for; repeatable."),
+]
 ClientIdOption = Annotated[
     str,
     typer.Option("--client-id", help="`NAME`, a prefix `NAME-*`, or `*` for any; else the key id."),

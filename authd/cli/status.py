@@ -35,6 +35,12 @@ def status(state: StateOption = None, as_json: JsonOption = False) -> None:
             ],
         ),
     ]
+    lines += [
+        f"broker `{one['name']}` is not announced: `authd grant {answer['node']} --serve FILTER`"
+        f" lets this node run one for {', '.join(one['prefixes'])}"
+        for one in answer["brokers"]
+        if one["prefixes"] and not one["announced"]
+    ]
     if answer["unpublished_records"] and answer["networked"]:
         lines.append(f"waiting for a peer to take records: {answer['unpublished_records']}")
     if answer["clock_behind_s"]:

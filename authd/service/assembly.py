@@ -110,6 +110,7 @@ def assemble(made_of: Ingredients) -> Service:
         OperatorParts(
             authority=authority,
             brokers=brokers,
+            neighbours=neighbours,
             decider=decider,
             publisher=publisher,
             sessions=sessions,

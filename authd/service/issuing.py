@@ -146,6 +146,7 @@ def parse_topic_scope(
     subscribe: Iterable[str],
     *,
     names: dict[str, str],
+    serve: Iterable[str] = (),
 ) -> Scope:
     """Build a scope from the command line's filters; ``{name}`` is expanded, never signed.
 
@@ -153,12 +154,13 @@ def parse_topic_scope(
         FormatError: Not a filter, or an unknown placeholder.
     """
     entries: dict[str, Action] = {}
-    for filters, action in ((publish, Action.PUB), (subscribe, Action.SUB)):
+    asked = ((publish, Action.PUB), (subscribe, Action.SUB), (serve, Action.SERVE))
+    for filters, action in asked:
         for template in filters:
             topic_filter = check_granted_filter(_expand(template, names))
             entries[topic_filter] = entries.get(topic_filter, NO_ACTION) | action
     if not entries:
-        raise FormatError("nothing is granted: name a topic with --pub or --sub")
+        raise FormatError("nothing is granted: name a topic with --pub, --sub or --serve")
     return make_scope(entries)
 
 

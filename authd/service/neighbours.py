@@ -13,7 +13,7 @@ from authd.core.statements import Broker
 from authd.errors import ProofError, ReasonCode
 from authd.service.announcements import is_loopback, precedence
 from authd.service.authority import Authority
-from authd.service.brokers import Brokers
+from authd.service.brokers import BrokerEntry, Brokers
 from authd.service.ports import Clock, Item
 
 # Whether a key may serve can change at any time, and is asked about with a signature.
@@ -85,6 +85,12 @@ class Neighbours:
         if items:
             self._authority.submit(items)
         return items
+
+    def is_announced(self, entry: BrokerEntry) -> bool:
+        """Say whether a broker entry is announced now, and the announcement counts."""
+        own = self._own
+        held = self._authority.announcements.get(own, entry.name) if own else None
+        return held is not None and self._counts(held)
 
     @property
     def _own(self) -> PublicKey | None:

@@ -24,6 +24,7 @@ from authd.service.authority import Authority
 from authd.service.brokers import Brokers
 from authd.service.decider import Decider
 from authd.service.issuing import Bundle, decode_bundle
+from authd.service.neighbours import Neighbours
 from authd.service.ports import Clock, Gossip, RecordNetwork
 from authd.service.publisher import Publisher
 from authd.service.sessions import Sessions
@@ -38,6 +39,7 @@ class OperatorParts:
 
     authority: Authority
     brokers: Brokers
+    neighbours: Neighbours
     decider: Decider
     publisher: Publisher
     sessions: Sessions
@@ -84,6 +86,8 @@ class Operator:
                     "kind": entry.kind,
                     "audiences": [str(one) for one in entry.audiences],
                     "attached": self._parts.sessions.events[entry.name].listening > 0,
+                    "prefixes": list(entry.prefixes),
+                    "announced": self._parts.neighbours.is_announced(entry),
                 }
                 for entry in self._parts.brokers.all()
             ],

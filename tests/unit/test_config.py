@@ -49,6 +49,7 @@ audiences = ["h:1883", "[::1]:1883"]
 on_revoke = "publish"
 evict = "takeover"
 evict_address = "127.0.0.1:1883"
+prefixes = ["site/a/#"]
 """
 
 
@@ -68,6 +69,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     broker = settings.brokers[0]
     assert (broker.name, broker.kind, broker.on_revoke) == ("g", "go-auth", "publish")
     assert (broker.endpoints, broker.evict_address) == (("h:1883", "[::1]:1883"), "127.0.0.1:1883")
+    assert broker.prefixes == ("site/a/#",)
     guest = settings.domains[0]
     assert (guest.name, guest.policy.hops, guest.policy.grace_s) == ("guest", 2, 0)
     assert [one.topic_filter for one in guest.policy.scope] == ["guest/#"]
@@ -169,6 +171,9 @@ def test_an_unknown_key_is_refused_with_file_and_key(tmp_path: Path, text: str, 
         (BROKER + 'on_revoke = "ignore"', "broker[0].on_revoke"),
         (BROKER + 'evict = "kick"', "broker[0].evict"),
         (BROKER + 'evict = "takeover"', "broker[0].evict_address"),
+        (BROKER + 'prefixes = ["a/#/b"]', "broker[0].prefixes"),
+        (BROKER + "prefixes = [1]", "broker[0].prefixes"),
+        (BROKER + "prefixes = [" + '"a",' * 9 + "]", "broker[0].prefixes"),
     ],
 )
 def test_a_wrong_value_is_refused_with_file_and_key(tmp_path: Path, text: str, key: str) -> None:
