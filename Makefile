@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUN := $(BIN)/python -m
 STAMP := .venv/.stamp
 .DEFAULT_GOAL := test
-.PHONY: demo test fmt lint types imports unit vectors property sim integration bench docs plugin proto venv deps system lock check
+.PHONY: demo test fmt lint types imports unit vectors property sim sim-large integration bench fuzz mutants docs plugin proto venv deps system lock check
 
 demo: venv ; @if .ci/system-packages; then $(MAKE) --no-print-directory -s plugin; else echo "going on with embedded brokers only"; fi; exec $(BIN)/authd demo
 test: deps plugin ; @$(RUN) pytest --ignore=tests/bench --cov=authd.core --cov-fail-under=100
@@ -16,9 +16,12 @@ imports: venv ; $(BIN)/lint-imports
 unit: venv ; @$(RUN) pytest tests/unit
 vectors: deps plugin ; @$(RUN) pytest tests/conformance
 property: venv ; @$(RUN) pytest tests/property
-sim: venv ; @$(RUN) pytest tests/simulation
+sim: venv ; @$(RUN) pytest tests/simulation && $(RUN) tests.simulation --nodes 100 --runs 20
+sim-large: venv ; @$(RUN) tests.simulation --nodes 10000 --runs 12 --json sim-large.json
 integration: deps plugin ; @$(RUN) pytest tests/integration tests/e2e
-bench: deps plugin ; @$(RUN) pytest tests/bench
+bench: venv ; @$(RUN) tests.bench $(BENCH)
+fuzz: venv ; @$(RUN) tests.bench.fuzz --inputs 10000000
+mutants: venv ; @nice -n 19 $(RUN) tests.bench.mutants
 docs: deps plugin ; @$(RUN) pytest tests/docs
 plugin: system ; @$(MAKE) --no-print-directory -s -C plugins/mosquitto
 proto: venv ; @sh proto/generate $(BIN)/python

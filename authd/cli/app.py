@@ -7,6 +7,7 @@ from typing import Final, cast
 
 import typer
 
+from authd.cli.catalogue import ABOUT, COMMANDS
 from authd.cli.output import Output
 from authd.errors import AuthdError, ReasonCode
 
@@ -19,7 +20,7 @@ _USAGE_ERROR: Final = cast("type[Exception]", typer.BadParameter.__mro__[2])
 
 app = typer.Typer(
     name="authd",
-    help="Decentralized identity and authorization for MQTT brokers.",
+    help=ABOUT,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -27,10 +28,15 @@ app = typer.Typer(
 )
 
 
-def main() -> None:
-    """Run the command line; ends the process with 0, 1 or 2."""
-    # Registers every command; they import this module, so it cannot import them at its top.
-    import_module("authd.cli.commands")
+@app.callback()
+def _authd() -> None:
+    # Without a callback, an application of one command is that command.
+    pass
+
+
+def run() -> None:
+    """Run a command; ends the process with 0, 1 or 2."""
+    _register(sys.argv[1] if len(sys.argv) > 1 else "")
     output = Output(as_json="--json" in sys.argv)
     try:
         code = app(standalone_mode=False)
@@ -51,3 +57,10 @@ def main() -> None:
         output.error(f"internal error: {type(error).__name__}", reason=ReasonCode.INTERNAL)
         code = ERROR
     sys.exit(code if isinstance(code, int) else YES)
+
+
+def _register(name: str) -> None:
+    """Load one command; all of them for a list, a completion, or a name to be corrected."""
+    # They import this module, so it cannot import them at its top.
+    module = COMMANDS[name].module if name in COMMANDS else "commands"
+    import_module(f"authd.cli.{module}")

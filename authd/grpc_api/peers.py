@@ -3,6 +3,7 @@
 import hashlib
 import ssl
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import grpc
@@ -34,8 +35,13 @@ async def identify(context: Context, names: BrokerNames) -> str:
 
 def _name_of(certificates: Iterable[bytes], names: Mapping[bytes, str]) -> str | None:
     for pem in certificates:
-        der = ssl.PEM_cert_to_DER_cert(pem.decode("ascii"))
-        name = names.get(hashlib.sha256(der).digest())
+        name = names.get(_mark_of(pem))
         if name is not None:
             return name
     return None
+
+
+@lru_cache(maxsize=256)
+def _mark_of(pem: bytes) -> bytes:
+    """Hash a certificate's DER; a broker shows the same one with every call."""
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem.decode("ascii"))).digest()

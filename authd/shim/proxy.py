@@ -1,0 +1,246 @@
+"""The proxy: reads one CONNECT, writes it with a fresh login, then copies bytes both ways.
+
+After CONNECT nothing is parsed. Each direction is a loop of its own that waits for its receiver
+before it reads on, so a slow side slows the other and nothing piles up here. When one side says
+that it will send no more, the other is told so and may finish (half-close, RFC 9293 §3.6), for a
+while; over TLS, which has no half-close, the connection ends.
+"""
+
+import asyncio
+import contextlib
+import enum
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeAlias
+
+from authd.errors import AuthdError, FormatError
+from authd.shim.wire import connect_length, encode_connect, parse_connect
+
+# One system call's worth: more only adds memory for each connection.
+_CHUNK_BYTES: Final = 65_536
+_HEAD_BYTES: Final = 5
+# TLS says goodbye both ways; nobody waits longer for it.
+_CLOSING_S: Final = 2.0
+
+_Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Login: TypeAlias = Callable[[str], tuple[str, str]]
+"""From a client id to the user name and password of one CONNECT; raises `FormatError`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShimLimits:
+    """Bounds of a shim.
+
+    Attributes:
+        connections: At once; one more is closed unanswered.
+        connect_s: A client must have sent its CONNECT, and the broker be reached, in this time.
+        half_closed_s: How long the other direction may go on after one has ended.
+    """
+
+    connections: int = 100
+    connect_s: float = 10.0
+    half_closed_s: float = 30.0
+
+
+class Ended(enum.Enum):
+    """What became of one client."""
+
+    PASSED = "passed"
+    REFUSED = "refused"
+    TIMED_OUT = "timed out"
+    UNREACHABLE = "unreachable"
+    FULL = "full"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShimReport:
+    """One client that came and went; holds no secret.
+
+    Attributes:
+        ended: What became of it.
+        client_id: As the broker saw it; empty if it did not get so far.
+        detail: A sentence for people; empty where nothing went wrong.
+    """
+
+    ended: Ended
+    client_id: str = ""
+    detail: str = ""
+
+
+class Report(Protocol):
+    """Takes in what became of a client."""
+
+    def __call__(self, report: ShimReport, /) -> None:
+        """Take one in."""
+        ...
+
+
+class Shim:
+    """Listens for clients on this host and connects each to the broker with a fresh login."""
+
+    def __init__(
+        self,
+        *,
+        broker: tuple[str, int],
+        login: Login,
+        client_id: Callable[[str], str],
+        report: Report,
+        tls: ssl.SSLContext | None = None,
+        limits: ShimLimits | None = None,
+    ) -> None:
+        """Prepare; nothing is opened.
+
+        Args:
+            broker: Host and port to connect to.
+            login: Called once for each connection, after the broker was reached.
+            client_id: From the client id that came to the one that is passed on.
+            report: Told of each client when it is gone.
+            tls: For the connection to the broker.
+            limits: Bounds; by default those of `ShimLimits`.
+        """
+        self._broker = broker
+        self._login = login
+        self._client_id = client_id
+        self._report = report
+        self._tls = tls
+        self._limits = limits or ShimLimits()
+        self._live = 0
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Serve until cancelled; the listening socket is the caller's to close."""
+        listener.settimeout(0)
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as clients:
+            while True:
+                try:
+                    client, _ = await loop.sock_accept(listener)
+                except ConnectionAbortedError:
+                    continue
+                if self._live >= self._limits.connections:
+                    client.close()
+                    self._report(ShimReport(ended=Ended.FULL, detail="too many connections"))
+                    continue
+                self._live += 1
+                clients.create_task(self._serve_client(client), name="shim client")
+
+    async def _serve_client(self, client: socket.socket) -> None:
+        try:
+            self._report(await self._handle(client))
+        finally:
+            self._live -= 1
+
+    async def _handle(self, client: socket.socket) -> ShimReport:
+        """Carry one client to its end; the one table from errors to what is reported."""
+        seen = _Seen()
+        try:
+            async with _side(asyncio.open_connection(sock=client, limit=_CHUNK_BYTES)) as near:
+                await self._carry(near, seen)
+        except TimeoutError:
+            return seen.report(Ended.TIMED_OUT, f"{seen.awaited} in {self._limits.connect_s:g} s")
+        except AuthdError as error:
+            return seen.report(Ended.REFUSED, str(error))
+        except OSError as error:
+            what = getattr(error, "verify_message", "") or error.strerror or str(error)
+            return seen.report(Ended.UNREACHABLE, f"{seen.awaited}: {what}")
+        return seen.report(Ended.PASSED, "")
+
+    async def _carry(self, near: "_Side", seen: "_Seen") -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            async with asyncio.timeout(self._limits.connect_s):
+                packet, rest = await _read_connect(near.reader)
+                connect = parse_connect(packet)
+                seen.client_id = self._client_id(connect.client_id)
+                seen.awaited = "the broker does not answer"
+                far = await stack.enter_async_context(_side(self._dial()))
+            # Made last: its time should be as near to the broker's as can be.
+            username, password = self._login(seen.client_id)
+            fresh = connect.with_login(
+                client_id=seen.client_id, username=username, password=password
+            )
+            far.writer.write(encode_connect(fresh) + rest)
+            await _splice(near, far, half_closed_s=self._limits.half_closed_s)
+
+    async def _dial(self) -> "_Streams":
+        host, port = self._broker
+        closing_s = _CLOSING_S if self._tls else None
+        return await asyncio.open_connection(
+            host, port, ssl=self._tls, ssl_shutdown_timeout=closing_s, limit=_CHUNK_BYTES
+        )
+
+
+@dataclass(slots=True)
+class _Seen:
+    """How far a client has come."""
+
+    client_id: str = ""
+    awaited: str = "no CONNECT came"
+
+    def report(self, ended: Ended, detail: str) -> ShimReport:
+        return ShimReport(ended=ended, client_id=self.client_id, detail=detail)
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One of the two connections."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+
+@contextlib.asynccontextmanager
+async def _side(opening: Awaitable[_Streams]) -> AsyncIterator[_Side]:
+    """Hold a connection; what is written and not sent yet is still sent after the end."""
+    reader, writer = await opening
+    # A peer that vanished without a word is noticed some day.
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    try:
+        yield _Side(reader, writer)
+    finally:
+        writer.close()
+
+
+async def _read_connect(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    """Read until the first packet is whole; that packet, and what came with it.
+
+    Raises:
+        FormatError: It is not a CONNECT, or the client left before it was whole.
+        LimitError: It is too long.
+    """
+    data = bytearray()
+    while (length := connect_length(bytes(data[:_HEAD_BYTES]))) is None or len(data) < length:
+        part = await reader.read(_CHUNK_BYTES)
+        if not part:
+            raise FormatError("the client left before its CONNECT was whole")
+        data += part
+    return bytes(data[:length]), bytes(data[length:])
+
+
+async def _splice(near: _Side, far: _Side, *, half_closed_s: float) -> None:
+    """Copy both ways until both have ended, or one for a while, or one badly."""
+    async with asyncio.TaskGroup() as group:
+        ways = {
+            group.create_task(_pump(near, far), name="shim to broker"),
+            group.create_task(_pump(far, near), name="shim to client"),
+        }
+        ended, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        if all(one.result() for one in ended):
+            await asyncio.wait(ways, timeout=half_closed_s)
+        for one in ways:
+            one.cancel()
+
+
+async def _pump(source: _Side, target: _Side) -> bool:
+    """Copy one way until its end; say whether the other way may still go on."""
+    try:
+        while data := await source.reader.read(_CHUNK_BYTES):
+            target.writer.write(data)
+            await target.writer.drain()
+        if target.writer.can_write_eof():
+            target.writer.write_eof()
+            return True
+    except OSError:
+        # Reset by one side: there is nobody to go on for.
+        return False
+    return False
