@@ -4,9 +4,9 @@ BIN := .venv/bin
 RUN := $(BIN)/python -m
 STAMP := .venv/.stamp
 .DEFAULT_GOAL := test
-.PHONY: demo test fmt lint types imports unit vectors property sim sim-large integration bench fuzz mutants docs plugin proto venv deps system lock check
+.PHONY: demo test fmt lint types imports unit vectors property sim sim-large integration bench bench-mosquitto fleet fuzz mutants docs plugin proto venv deps system lock check
 
-demo: venv ; @if .ci/system-packages; then $(MAKE) --no-print-directory -s plugin; else echo "going on with embedded brokers only"; fi; exec $(BIN)/authd demo
+demo: venv ; @if .ci/system-packages; then $(MAKE) --no-print-directory -s -C plugins/mosquitto; else echo "going on with embedded brokers only"; fi; exec $(BIN)/authd demo
 test: deps plugin ; @$(RUN) pytest --ignore=tests/bench --cov=authd.core --cov-fail-under=100
 check: lint types imports test
 fmt: venv ; $(RUN) ruff check --fix-only -q . ; $(RUN) ruff format -q .
@@ -20,13 +20,15 @@ sim: venv ; @$(RUN) pytest tests/simulation && $(RUN) tests.simulation --nodes 1
 sim-large: venv ; @$(RUN) tests.simulation --nodes 10000 --runs 12 --json sim-large.json
 integration: deps plugin ; @$(RUN) pytest tests/integration tests/e2e
 bench: venv ; @$(RUN) tests.bench $(BENCH)
+bench-mosquitto: deps plugin ; @$(RUN) tests.bench.mosquitto
+fleet: venv ; @$(RUN) tests.fleet $(FLEET)
 fuzz: venv ; @$(RUN) tests.bench.fuzz --inputs 10000000
 mutants: venv ; @nice -n 19 $(RUN) tests.bench.mutants
 docs: deps plugin ; @$(RUN) pytest tests/docs
 plugin: system ; @$(MAKE) --no-print-directory -s -C plugins/mosquitto
 proto: venv ; @sh proto/generate $(BIN)/python
 deps: system venv
-system: ; @.ci/system-packages
+system: ; @.ci/system-packages tests
 venv: $(STAMP)
 
 # Made once from the lock, with hashes; made again when the lock or the metadata change.

@@ -1,8 +1,11 @@
 #include "acl.h"
 
-/* The broker asks about the publisher of a retained message with a zeroed client that has nothing but an id, a user
- * name and a listener. No connection looks like that: each has an address and a protocol version. */
-static bool is_retained_source(const struct mosquitto *client)
+#include <string.h>
+
+/* Two clients look like this: the zeroed one that has nothing but an id, a user name and a listener, with which the
+ * broker asks about the publisher of a retained message; and a session restored from disk that is still away. No
+ * connection does: each has a protocol version. */
+static bool was_never_connected(const struct mosquitto *client)
 {
 	return mosquitto_client_address(client) == NULL && mosquitto_client_protocol_version(client) == 0;
 }
@@ -11,13 +14,13 @@ static bool is_retained_source(const struct mosquitto *client)
  * not inherit the rights of the client id it chose. */
 static bool is_connection_of(const struct entry *entry, const struct mosquitto *client)
 {
-	return entry->connection == client;
+	return entry->connection == client || (entry->restored && was_never_connected(client));
 }
 
 /* The will of a connection that this session took over is sent while both exist. */
 static bool is_publisher(const struct entry *entry, const struct mosquitto *client)
 {
-	return is_connection_of(entry, client) || entry->previous_connection == client;
+	return entry->connection == client || entry->previous_connection == client;
 }
 
 static bool may_go_on(const struct entry *entry, int64_t now_ms)
@@ -25,7 +28,24 @@ static bool may_go_on(const struct entry *entry, int64_t now_ms)
 	return !entry->denied && now_ms < entry->terms.lease_ends_at_ms;
 }
 
-static bool may_publish(const struct authd *authd, const struct entry *entry,
+static bool allows_name(struct authd *authd, const struct entry *entry, unsigned action, const char *topic,
+			int64_t now_ms)
+{
+	size_t length = strlen(topic);
+	struct memo_slot *slot = memo_slot(&authd->memo, entry->version, action, topic, length);
+	int64_t ends_at_ms;
+
+	if (slot != NULL && memo_allows(slot, entry->version, action, topic, length, now_ms)) {
+		return true;
+	}
+	ends_at_ms = rights_name_ends(entry->terms.rights, action, topic, now_ms);
+	if (slot != NULL && ends_at_ms > now_ms) {
+		memo_keep(slot, entry->version, action, topic, length, ends_at_ms);
+	}
+	return ends_at_ms > now_ms;
+}
+
+static bool may_publish(struct authd *authd, const struct entry *entry,
 			const struct mosquitto_evt_acl_check *event, int64_t now_ms)
 {
 	bool in_time;
@@ -34,21 +54,56 @@ static bool may_publish(const struct authd *authd, const struct entry *entry,
 		in_time = may_go_on(entry, now_ms) || authd->will_pass == entry;
 	} else {
 		/* What was retained stays while its publisher is not cut, lease or not. */
-		in_time = !entry->denied && is_retained_source(event->client);
+		in_time = !entry->denied && was_never_connected(event->client);
 	}
-	return in_time && rights_allow_name(entry->terms.rights, ACTION_PUB, event->topic, now_ms);
+	return in_time && allows_name(authd, entry, ACTION_PUB, event->topic, now_ms);
 }
 
-static bool may_receive(const struct entry *entry, const struct mosquitto_evt_acl_check *event, int64_t now_ms)
+static bool may_receive(struct authd *authd, const struct entry *entry, const struct mosquitto_evt_acl_check *event,
+			int64_t now_ms)
 {
 	return may_go_on(entry, now_ms) && is_connection_of(entry, event->client) &&
-	       rights_allow_name(entry->terms.rights, ACTION_SUB, event->topic, now_ms);
+	       allows_name(authd, entry, ACTION_SUB, event->topic, now_ms);
 }
 
 static bool may_subscribe(const struct entry *entry, const struct mosquitto_evt_acl_check *event, int64_t now_ms)
 {
 	return may_go_on(entry, now_ms) && is_connection_of(entry, event->client) &&
 	       rights_allow_filter(entry->terms.rights, event->topic, now_ms);
+}
+
+static bool is_stranger(const struct entry *entry, const struct mosquitto *client)
+{
+	return !was_never_connected(client) && (entry == NULL || !is_publisher(entry, client));
+}
+
+/* Only a listener or another plugin that decides by itself lets such a client in; nobody would know why it is mute. */
+static void note_stranger(struct authd *authd, const struct mosquitto *client, int64_t now_ms)
+{
+	if (authd->stranger_logged_ms != 0 && now_ms - authd->stranger_logged_ms < STRANGER_LOG_MS) {
+		return;
+	}
+	authd->stranger_logged_ms = now_ms;
+	mosquitto_log_printf(MOSQ_LOG_WARNING,
+			     "authd: client %s came in without a question to authd, so it has no rights; remove "
+			     "use_identity_as_username and use_subject_as_username from the listener, and other "
+			     "plugins and password files",
+			     mosquitto_client_id(client));
+}
+
+static bool may(struct authd *authd, const struct entry *entry, const struct mosquitto_evt_acl_check *event,
+		int64_t now_ms)
+{
+	switch (event->access) {
+	case MOSQ_ACL_READ:
+		return may_receive(authd, entry, event, now_ms);
+	case MOSQ_ACL_WRITE:
+		return may_publish(authd, entry, event, now_ms);
+	case MOSQ_ACL_SUBSCRIBE:
+		return may_subscribe(entry, event, now_ms);
+	default:
+		return false;
+	}
 }
 
 static bool allowed(struct authd *authd, const struct mosquitto_evt_acl_check *event)
@@ -63,21 +118,15 @@ static bool allowed(struct authd *authd, const struct mosquitto_evt_acl_check *e
 	if (client_id == NULL || event->topic == NULL) {
 		return false;
 	}
-	entry = table_find_client(&authd->table, client_id);
-	if (entry == NULL) {
-		return false;
-	}
+	entry = table_find_connection(&authd->table, event->client, client_id);
 	now_ms = clock_cached_ms(&authd->clock);
-	switch (event->access) {
-	case MOSQ_ACL_READ:
-		return may_receive(entry, event, now_ms);
-	case MOSQ_ACL_WRITE:
-		return may_publish(authd, entry, event, now_ms);
-	case MOSQ_ACL_SUBSCRIBE:
-		return may_subscribe(entry, event, now_ms);
-	default:
-		return false;
+	if (entry != NULL && may(authd, entry, event, now_ms)) {
+		return true;
 	}
+	if (is_stranger(entry, event->client)) {
+		note_stranger(authd, event->client, now_ms);
+	}
+	return false;
 }
 
 int acl_check(struct authd *authd, const struct mosquitto_evt_acl_check *event)

@@ -24,7 +24,7 @@ static bool same_session(const struct terms *a, const struct terms *b)
 	return strcmp(a->client_id, b->client_id) == 0 && strcmp(a->key, b->key) == 0;
 }
 
-static void cut(struct authd *authd, struct entry *entry, bool with_will, const char *reason)
+void apply_cut(struct authd *authd, struct entry *entry, bool with_will, const char *reason)
 {
 	if (!entry->denied) {
 		mosquitto_log_printf(MOSQ_LOG_NOTICE, "authd: cut client %s, session %s (%s)", entry->terms.client_id,
@@ -40,19 +40,39 @@ static void list_session(struct authd *authd, const struct event *event, struct 
 {
 	struct entry *entry = table_find_session(&authd->table, terms->session);
 
+	if (entry == NULL && terms->offline) {
+		(void)table_restore(&authd->table, terms, &event->origin); /* else it is asked about when it comes */
+		entry = table_find_session(&authd->table, terms->session);
+	}
 	if (entry == NULL || !same_session(&entry->terms, terms)) {
 		return;
 	}
 	entry->snapshot_mark = event->mark;
 	entry->origin = event->origin;
-	table_update(&authd->table, entry, terms);
+	if (terms->rights != NULL) { /* not if they were taken over above */
+		table_update(&authd->table, entry, terms);
+	}
+}
+
+/* The daemon names no times: each may be a minute ahead. Before the sessions, so that none can be judged without. */
+static bool apply_seen(struct authd *authd, struct event *event, int64_t until_us)
+{
+	int64_t latest_s = clock_wall_s() + NONCE_WINDOW_S;
+
+	for (; event->cursor < event->seen_count; event->cursor++) {
+		if (event->cursor % 64 == 63 && late(until_us)) {
+			return false;
+		}
+		nonces_remember(&authd->nonces, &event->seen[event->cursor], latest_s, false);
+	}
+	return true;
 }
 
 static void sweep_bucket(struct authd *authd, const struct event *event, struct entry *entry)
 {
 	for (; entry != NULL; entry = entry->chain[BY_CLIENT].next) {
 		if (entry->snapshot_mark != event->mark && !entry->denied && concerns(event, entry)) {
-			cut(authd, entry, entry->terms.will_publish, "not in the snapshot");
+			apply_cut(authd, entry, entry->terms.will_publish, "not in the snapshot");
 		}
 	}
 }
@@ -64,32 +84,50 @@ static void begin_sync(struct authd *authd)
 	authd->sync_bucket = 0;
 }
 
-static bool apply_snapshot(struct authd *authd, struct event *event, int64_t until_us)
+static bool apply_sessions(struct authd *authd, struct event *event, int64_t until_us)
 {
-	const struct index *clients = &authd->table.indexes[BY_CLIENT];
-
-	if (event->mark == 0) {
-		event->mark = ++authd->marks;
-	}
-	for (; !event->listed && event->cursor < event->count; event->cursor++) {
+	for (; event->cursor < event->count; event->cursor++) {
 		if (late(until_us)) {
 			return false;
 		}
 		list_session(authd, event, &event->sessions[event->cursor]);
 	}
-	if (!event->listed) {
-		event->listed = true;
-		event->cursor = 0;
-	}
-	/* A table that grows between two slices only makes the sweep see some entries twice. */
+	return true;
+}
+
+/* A table that grows between two slices only makes the sweep see some entries twice. */
+static bool apply_sweep(struct authd *authd, struct event *event, int64_t until_us)
+{
+	const struct index *clients = &authd->table.indexes[BY_CLIENT];
+
 	for (; event->cursor < clients->size; event->cursor++) {
 		if (event->cursor % 64 == 63 && late(until_us)) {
 			return false;
 		}
 		sweep_bucket(authd, event, clients->buckets[event->cursor]);
 	}
-	begin_sync(authd);
 	return true;
+}
+
+static bool apply_snapshot(struct authd *authd, struct event *event, int64_t until_us)
+{
+	static bool (*const stages[])(struct authd *, struct event *, int64_t) = {
+		[SNAPSHOT_SEEN] = apply_seen, [SNAPSHOT_SESSIONS] = apply_sessions, [SNAPSHOT_SWEEP] = apply_sweep};
+
+	if (event->mark == 0) {
+		event->mark = ++authd->marks;
+		nonces_sweep(&authd->nonces, clock_wall_s());
+	}
+	while (stages[event->stage](authd, event, until_us)) {
+		event->cursor = 0;
+		if (event->stage == SNAPSHOT_SWEEP) {
+			authd->had_snapshot = true;
+			begin_sync(authd);
+			return true;
+		}
+		event->stage++;
+	}
+	return false;
 }
 
 /* --- set, lease, cut, drop --- */
@@ -135,7 +173,7 @@ static void cut_session(struct authd *authd, const struct event *event)
 		reports_add(&authd->reports, REPORT_NOT_FOUND, named->client_id, named->session);
 		return;
 	}
-	cut(authd, entry, named->will_publish, event->reason);
+	apply_cut(authd, entry, named->will_publish, event->reason);
 }
 
 /* A client the table does not know has no rights already, and kicking it could hit a session restored from disk,
@@ -147,7 +185,7 @@ static void cut_key(struct authd *authd, const struct event *event)
 
 	while ((entry = table_next_of_key(&authd->table, named->key, entry)) != NULL) {
 		if (concerns(event, entry)) {
-			cut(authd, entry, named->will_publish, event->reason);
+			apply_cut(authd, entry, named->will_publish, event->reason);
 		}
 	}
 	if (named->client_id[0] != '\0' && table_find_client(&authd->table, named->client_id) == NULL) {
@@ -161,7 +199,7 @@ static void apply_drop(struct authd *authd, const struct event *event)
 		struct entry *entry = table_find_client(&authd->table, event->sessions[i].client_id);
 
 		if (entry != NULL && strcmp(entry->terms.session, event->sessions[i].session) == 0) {
-			cut(authd, entry, entry->terms.will_publish, "dropped by sync");
+			apply_cut(authd, entry, entry->terms.will_publish, "dropped by sync");
 		}
 	}
 }
@@ -236,13 +274,17 @@ static enum report_what kick_result(int rc, bool was_online)
 
 /* Online: the will goes out only if asked for. Offline: always "with will", because 2.0 brokers put a session that
  * is kicked without it on their expiry list twice and later use it after it was freed; the will's own check stops
- * the will. Every entry was accepted in this broker run, so none is a session restored from disk. */
+ * the will. A session restored from disk survives neither: it stays denied, and that is all. */
 static void kick(struct authd *authd, struct entry *entry)
 {
 	bool was_online = entry->online;
 	bool with_will = !was_online || entry->kick_with_will;
 	enum report_what what;
 
+	if (entry->restored) {
+		reports_add(&authd->reports, REPORT_CUT_OFFLINE, entry->terms.client_id, entry->terms.session);
+		return;
+	}
 	authd->will_pass = was_online && entry->kick_with_will ? entry : NULL;
 	what = kick_result(mosquitto_kick_client_by_clientid(entry->terms.client_id, with_will), was_online);
 	authd->will_pass = NULL;

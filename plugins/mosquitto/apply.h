@@ -8,6 +8,9 @@
  * safe inside any callback. */
 void apply_events(struct authd *authd, int64_t until_us);
 
+/* Deny every message of this session at once and queue its kick. Safe inside any callback. */
+void apply_cut(struct authd *authd, struct entry *entry, bool with_will, const char *reason);
+
 /* Queue the kick of online sessions whose lease has ended; their messages are denied by the clock alone. */
 void apply_lease_ends(struct authd *authd, int64_t now_ms);
 

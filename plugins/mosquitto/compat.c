@@ -18,6 +18,11 @@ int compat_temporary_refusal(bool is_2_1, int protocol)
 	return MOSQ_ERR_UNKNOWN;
 }
 
+int compat_reload_done(bool is_2_1)
+{
+	return is_2_1 ? MOSQ_ERR_SUCCESS : MOSQ_ERR_PLUGIN_DEFER;
+}
+
 void compat_next_tick(struct mosquitto_evt_tick *tick, long next_ms)
 {
 	tick->next_s = 0;

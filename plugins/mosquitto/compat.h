@@ -24,6 +24,9 @@ bool compat_is_2_1(void);
  * code but MOSQ_ERR_AUTH; 2.1 passes 136 (server unavailable) on to MQTT 5 clients. */
 int compat_temporary_refusal(bool is_2_1, int protocol);
 
+/* What RELOAD returns: 2.0 goes on to other plugins only after "no opinion", 2.1 only after success. */
+int compat_reload_done(bool is_2_1);
+
 /* Ask to be called again soon. 2.1 may else sleep for hours; 2.0 ignores the field. */
 void compat_next_tick(struct mosquitto_evt_tick *tick, long next_ms);
 

@@ -10,6 +10,9 @@
 #include "clock.h"
 #include "compat.h"
 #include "events.h"
+#include "exchanges.h"
+#include "memo.h"
+#include "nonces.h"
 #include "options.h"
 #include "reports.h"
 #include "stream.h"
@@ -18,7 +21,8 @@
 enum {
 	BOOT_ID_CHARS = 16,
 	TICK_MISSING_MS = 5000, /* without a TICK for this long nobody can be cut, so nobody is let in */
-	LOG_LINES_PER_SECOND = 20
+	LOG_LINES_PER_SECOND = 20,
+	STRANGER_LOG_MS = 60000
 };
 
 struct log_limit {
@@ -35,15 +39,21 @@ struct authd {
 	int64_t ticked_at_ms; /* 0 = never */
 	struct clock_cache clock;
 	struct table table;
+	struct memo memo;
 	struct inbox inbox;
 	struct event *todo; /* taken from the inbox, not applied yet */
 	uint32_t marks;     /* snapshots begun */
+	bool had_snapshot;  /* one has been applied as a whole */
+	struct nonces nonces;
+	struct exchanges exchanges;
+	bool reloading;     /* from SIGHUP to the next TICK, between which no packet is read */
 	bool syncing;
 	size_t sync_bucket;
 	const struct entry *will_pass; /* the session whose will the running kick may publish */
 	struct budget budget;
 	struct rates rates;
-	struct log_limit log_limit;
+	struct log_limit log_limit; /* refusals */
+	int64_t stranger_logged_ms; /* 0 = never */
 	struct http http;
 	struct stream stream;
 	struct reports reports;

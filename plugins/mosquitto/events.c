@@ -21,10 +21,11 @@ void event_free(struct event *event)
 		return;
 	}
 	for (size_t i = 0; event->sessions != NULL && i < event->count; i++) {
-		free(event->sessions[i].rights);
+		terms_free(&event->sessions[i]);
 	}
 	free(event->sessions);
 	free(event->renewals);
+	free(event->seen);
 	free(event);
 }
 

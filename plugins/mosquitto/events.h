@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "nonces.h"
 #include "table.h"
 
 enum {
@@ -31,7 +32,7 @@ struct renewal {
 	int64_t ends_at_ms;
 };
 
-/* Owns `sessions` (and their rights) and `renewals`. */
+/* Owns `sessions` (and what they own), `renewals` and `seen`. */
 struct event {
 	struct event *next;
 	enum event_kind kind;
@@ -41,12 +42,14 @@ struct event {
 	                           drop: `client_id` and `session` of each */
 	struct renewal *renewals;
 	size_t count; /* of either array */
+	struct proof_id *seen; /* snapshot: proofs that the daemon knows */
+	size_t seen_count;
 	char reason[REASON_MAX_CHARS + 1];
 	char note[NOTE_MAX_CHARS + 1];
 	int note_level;
 	size_t cursor; /* how far the broker thread has got */
 	uint32_t mark; /* snapshot: the mark of the sessions it lists, 0 until it is begun */
-	bool listed;   /* snapshot: all sessions are applied, the sweep has begun */
+	enum { SNAPSHOT_SEEN, SNAPSHOT_SESSIONS, SNAPSHOT_SWEEP } stage;
 };
 
 struct event *event_new(enum event_kind kind);

@@ -11,9 +11,11 @@
 
 #include "acl.h"
 #include "apply.h"
+#include "auth.h"
 #include "clock.h"
 #include "connect.h"
 #include "context.h"
+#include "neighbours.h"
 
 #define EXPORTED __attribute__((visibility("default")))
 
@@ -41,6 +43,18 @@ static int on_basic_auth(int event, void *event_data, void *userdata)
 	return connect_check(userdata, event_data);
 }
 
+static int on_auth_start(int event, void *event_data, void *userdata)
+{
+	(void)event;
+	return auth_start(userdata, event_data);
+}
+
+static int on_auth_continue(int event, void *event_data, void *userdata)
+{
+	(void)event;
+	return auth_continue(userdata, event_data);
+}
+
 static int on_acl_check(int event, void *event_data, void *userdata)
 {
 	(void)event;
@@ -56,6 +70,7 @@ static int on_disconnect(int event, void *event_data, void *userdata)
 	struct entry *entry = client_id == NULL ? NULL : table_find_client(&authd->table, client_id);
 
 	(void)event;
+	exchanges_forget(&authd->exchanges, disconnect->client);
 	if (entry == NULL) {
 		return MOSQ_ERR_SUCCESS;
 	}
@@ -69,6 +84,17 @@ static int on_disconnect(int event, void *event_data, void *userdata)
 	return MOSQ_ERR_SUCCESS;
 }
 
+/* After SIGHUP the broker asks about everybody who is in, and everybody who is away, with the proofs of then. */
+static int on_reload(int event, void *event_data, void *userdata)
+{
+	struct authd *authd = userdata;
+
+	(void)event;
+	(void)event_data;
+	authd->reloading = true;
+	return compat_reload_done(authd->is_2_1);
+}
+
 /* Threads start here and not in init: by now the broker has forked and given up its privileges. */
 static void start_threads(struct authd *authd)
 {
@@ -80,6 +106,7 @@ static void start_threads(struct authd *authd)
 				     authd->boot, authd->options.socket_path);
 		mosquitto_log_printf(MOSQ_LOG_NOTICE, "authd: retained messages of cut publishers are held back only "
 						      "with `check_retain_source true` in mosquitto.conf");
+		neighbours_report();
 	}
 }
 
@@ -95,6 +122,7 @@ static int on_tick(int event, void *event_data, void *userdata)
 	int64_t now_ms = clock_cached_ms(&authd->clock);
 
 	(void)event;
+	authd->reloading = false;
 	if (!authd->started) {
 		start_threads(authd);
 	}
@@ -109,6 +137,7 @@ static int on_tick(int event, void *event_data, void *userdata)
 	if (authd->syncing) {
 		apply_sync(authd);
 	}
+	reports_send(&authd->reports);
 	compat_next_tick(event_data, NEXT_TICK_MS);
 	return MOSQ_ERR_SUCCESS;
 }
@@ -126,20 +155,25 @@ static void make_boot_id(char boot[BOOT_ID_CHARS + 1])
 	sodium_bin2hex(boot, BOOT_ID_CHARS + 1, bytes, sizeof(bytes));
 }
 
+static const struct {
+	int event;
+	MOSQ_FUNC_generic_callback callback;
+} CALLBACKS[] = {
+	{MOSQ_EVT_BASIC_AUTH, on_basic_auth},
+	{MOSQ_EVT_EXT_AUTH_START, on_auth_start},
+	{MOSQ_EVT_EXT_AUTH_CONTINUE, on_auth_continue},
+	{MOSQ_EVT_ACL_CHECK, on_acl_check},
+	{MOSQ_EVT_DISCONNECT, on_disconnect},
+	{MOSQ_EVT_RELOAD, on_reload},
+	{MOSQ_EVT_TICK, on_tick},
+};
+
+enum { CALLBACKS_COUNT = sizeof(CALLBACKS) / sizeof(CALLBACKS[0]) };
+
 static int register_all(struct authd *authd)
 {
-	static const struct {
-		int event;
-		MOSQ_FUNC_generic_callback callback;
-	} callbacks[] = {
-		{MOSQ_EVT_BASIC_AUTH, on_basic_auth},
-		{MOSQ_EVT_ACL_CHECK, on_acl_check},
-		{MOSQ_EVT_DISCONNECT, on_disconnect},
-		{MOSQ_EVT_TICK, on_tick},
-	};
-
-	for (size_t i = 0; i < sizeof(callbacks) / sizeof(callbacks[0]); i++) {
-		int rc = mosquitto_callback_register(authd->id, callbacks[i].event, callbacks[i].callback, NULL, authd);
+	for (size_t i = 0; i < CALLBACKS_COUNT; i++) {
+		int rc = mosquitto_callback_register(authd->id, CALLBACKS[i].event, CALLBACKS[i].callback, NULL, authd);
 
 		if (rc != MOSQ_ERR_SUCCESS) {
 			return rc;
@@ -150,10 +184,9 @@ static int register_all(struct authd *authd)
 
 static void unregister_all(struct authd *authd)
 {
-	mosquitto_callback_unregister(authd->id, MOSQ_EVT_BASIC_AUTH, on_basic_auth, NULL);
-	mosquitto_callback_unregister(authd->id, MOSQ_EVT_ACL_CHECK, on_acl_check, NULL);
-	mosquitto_callback_unregister(authd->id, MOSQ_EVT_DISCONNECT, on_disconnect, NULL);
-	mosquitto_callback_unregister(authd->id, MOSQ_EVT_TICK, on_tick, NULL);
+	for (size_t i = 0; i < CALLBACKS_COUNT; i++) {
+		mosquitto_callback_unregister(authd->id, CALLBACKS[i].event, CALLBACKS[i].callback, NULL);
+	}
 	compat_unregister_offline(authd->id, on_disconnect);
 }
 
@@ -176,6 +209,7 @@ static void destroy(struct authd *authd)
 	free_events(authd->todo);
 	inbox_destroy(&authd->inbox);
 	table_clear(&authd->table);
+	nonces_free(&authd->nonces);
 	free(authd);
 	curl_global_cleanup();
 }
@@ -199,7 +233,7 @@ static struct authd *create(mosquitto_plugin_id_t *identifier, const struct opti
 	make_boot_id(authd->boot);
 	rates_init(&authd->rates, options->rate);
 	stream_init(&authd->stream, &authd->options, authd->boot, &authd->inbox);
-	if (!http_init(&authd->http, authd->options.socket_path, false) ||
+	if (!nonces_init(&authd->nonces, clock_wall_s()) || !http_init(&authd->http, authd->options.socket_path, false) ||
 	    !reports_init(&authd->reports, &authd->options, authd->boot, &authd->inbox, &authd->stream)) {
 		destroy(authd);
 		return NULL;

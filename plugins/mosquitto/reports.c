@@ -13,9 +13,10 @@
 static const char *const WHAT[] = {
 	[REPORT_ONLINE] = "online",           [REPORT_OFFLINE] = "offline",     [REPORT_KICKED] = "kicked",
 	[REPORT_CUT_OFFLINE] = "cut_offline", [REPORT_NOT_FOUND] = "not_found", [REPORT_KICK_FAILED] = "kick_failed",
+	[REPORT_READMITTED] = "readmitted",
 };
 
-enum { ITEM_FRAME_BYTES = 120 }; /* names, punctuation, ids and a number of one item */
+enum { ITEM_FRAME_BYTES = 160 }; /* names, punctuation, ids and a number of one item */
 
 /* Every character of a client id may need a backslash. */
 size_t reports_sync_bytes(const char *client_id)
@@ -49,9 +50,8 @@ bool reports_init(struct reports *reports, const struct options *options, const 
 
 /* --- the broker thread's side --- */
 
-void reports_add(struct reports *reports, enum report_what what, const char *client_id, const char *session)
+static void add(struct reports *reports, const struct report *report)
 {
-	struct report *report;
 	bool overflow;
 
 	pthread_mutex_lock(&reports->lock);
@@ -60,19 +60,51 @@ void reports_add(struct reports *reports, enum report_what what, const char *cli
 		reports->count = 0;
 		reports->taken = reports->added;
 	}
-	report = &reports->ring[(reports->first + reports->count) % REPORTS_MAX];
-	memset(report, 0, sizeof(*report));
-	strncpy(report->client_id, client_id, CLIENT_ID_MAX_BYTES);
-	strncpy(report->session, session, SESSION_ID_CHARS);
-	report->what = what;
-	report->at_ms = clock_ms();
+	reports->ring[(reports->first + reports->count) % REPORTS_MAX] = *report;
 	reports->count++;
 	reports->added++;
-	pthread_cond_signal(&reports->wake);
 	pthread_mutex_unlock(&reports->lock);
+	reports->unsent = true;
 	if (overflow) {
 		stream_resync(reports->stream);
 	}
+}
+
+static struct report make_report(enum report_what what, const char *client_id, const char *session)
+{
+	struct report report = {.what = what, .at_ms = clock_ms()};
+
+	strncpy(report.client_id, client_id, CLIENT_ID_MAX_BYTES);
+	strncpy(report.session, session, SESSION_ID_CHARS);
+	return report;
+}
+
+void reports_add(struct reports *reports, enum report_what what, const char *client_id, const char *session)
+{
+	struct report report = make_report(what, client_id, session);
+
+	add(reports, &report);
+}
+
+void reports_add_readmitted(struct reports *reports, const char *client_id, const char *session, const char *proof,
+			    bool clean)
+{
+	struct report report = make_report(REPORT_READMITTED, client_id, session);
+
+	strncpy(report.proof, proof, PROOF_CHARS);
+	report.clean = clean;
+	add(reports, &report);
+}
+
+void reports_send(struct reports *reports)
+{
+	if (!reports->unsent) {
+		return;
+	}
+	reports->unsent = false;
+	pthread_mutex_lock(&reports->lock);
+	pthread_cond_signal(&reports->wake);
+	pthread_mutex_unlock(&reports->lock);
 }
 
 bool reports_sync_room(struct reports *reports)
@@ -161,6 +193,16 @@ static char *print_and_delete(cJSON *json)
 	return text;
 }
 
+static bool fill_report(cJSON *item, const struct report *report, int64_t now_ms)
+{
+	if (item == NULL || cJSON_AddStringToObject(item, "what", WHAT[report->what]) == NULL ||
+	    cJSON_AddNumberToObject(item, "ms_ago", (double)(now_ms - report->at_ms)) == NULL) {
+		return false;
+	}
+	return report->what != REPORT_READMITTED || (cJSON_AddStringToObject(item, "proof", report->proof) != NULL &&
+						     cJSON_AddBoolToObject(item, "clean", report->clean) != NULL);
+}
+
 static char *write_reports(const struct reports *reports, const struct report *batch, size_t count)
 {
 	cJSON *list = NULL;
@@ -170,8 +212,7 @@ static char *write_reports(const struct reports *reports, const struct report *b
 	for (size_t i = 0; json != NULL && i < count; i++) {
 		cJSON *item = add_item(list, batch[i].client_id, batch[i].session);
 
-		if (item == NULL || cJSON_AddStringToObject(item, "what", WHAT[batch[i].what]) == NULL ||
-		    cJSON_AddNumberToObject(item, "ms_ago", (double)(now_ms - batch[i].at_ms)) == NULL) {
+		if (!fill_report(item, &batch[i], now_ms)) {
 			cJSON_Delete(json);
 			json = NULL;
 		}
@@ -356,6 +397,7 @@ static void *run(void *userdata)
 
 		if (count > 0) {
 			send_reports(reports, batch, count);
+			threads_pause(COLLECT_MS);
 		}
 		if (chunk != NULL) {
 			send_sync(reports, chunk);

@@ -23,7 +23,11 @@ struct rights {
 	struct right items[];
 };
 
-/* True if an entry that has not ended lets `action` (one bit) happen on the topic name `topic`. NULL rights allow nothing. */
+/* The end of an entry that has not ended and lets `action` (one bit) happen on the topic name `topic`; 0 if there is
+ * none. NULL rights allow nothing. */
+int64_t rights_name_ends(const struct rights *rights, unsigned action, const char *topic, int64_t now_ms);
+
+/* True if there is such an entry. */
 bool rights_allow_name(const struct rights *rights, unsigned action, const char *topic, int64_t now_ms);
 
 /* True if one entry that has not ended covers the whole `requested` filter (`$share/…` included) for `sub`. */

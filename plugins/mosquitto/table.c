@@ -6,6 +6,14 @@
 
 enum { BUCKETS_AT_START = 1024, HEAP_AT_START = 1024 };
 
+void terms_free(struct terms *terms)
+{
+	free(terms->rights);
+	free(terms->verifier);
+	terms->rights = NULL;
+	terms->verifier = NULL;
+}
+
 static uint64_t hash_text(const struct table *table, const char *text)
 {
 	unsigned char digest[crypto_shorthash_BYTES];
@@ -250,7 +258,7 @@ bool table_init(struct table *table)
 
 static void release(struct entry *entry)
 {
-	free(entry->terms.rights);
+	terms_free(&entry->terms);
 	free(entry);
 }
 
@@ -284,6 +292,7 @@ static void drop(struct table *table, struct entry *entry)
 		chain_remove(&table->indexes[which], which, entry);
 	}
 	table->count--;
+	table->generation++;
 	release(entry);
 }
 
@@ -295,6 +304,23 @@ static struct entry *find(const struct table *table, enum which_index which, con
 struct entry *table_find_client(const struct table *table, const char *client_id)
 {
 	return find(table, BY_CLIENT, client_id);
+}
+
+/* INVARIANT: while the generation is the same, no entry has been released. */
+struct entry *table_find_connection(struct table *table, const void *connection, const char *client_id)
+{
+	size_t at = ((uintptr_t)connection >> 6) % RECENT_SLOTS;
+	struct entry *entry = table->recent[at].entry;
+
+	if (table->recent[at].connection == connection && table->recent[at].generation == table->generation &&
+	    entry != NULL && strcmp(entry->terms.client_id, client_id) == 0) {
+		return entry;
+	}
+	entry = table_find_client(table, client_id);
+	table->recent[at].connection = connection;
+	table->recent[at].generation = table->generation;
+	table->recent[at].entry = entry;
+	return entry;
 }
 
 struct entry *table_find_session(const struct table *table, const char *session)
@@ -312,44 +338,97 @@ bool table_full(const struct table *table)
 	return table->count - table->offline >= table->live_max;
 }
 
-static struct entry *make_entry(const struct table *table, const struct terms *terms)
+/* Takes over what `terms` own in every case. */
+static struct entry *make_entry(struct table *table, struct terms *terms, const struct origin *origin)
 {
-	struct entry *entry = calloc(1, sizeof(*entry));
+	struct entry *entry = indexes_reserve(table) && heap_reserve(table) ? calloc(1, sizeof(*entry)) : NULL;
 
 	if (entry == NULL) {
+		terms_free(terms);
 		return NULL;
 	}
 	entry->terms = *terms;
+	entry->origin = *origin;
+	entry->version = ++table->versions;
+	terms->rights = NULL;
+	terms->verifier = NULL;
 	for (enum which_index which = 0; which < INDEXES; which++) {
 		entry->chain[which].hash = hash_text(table, name_of(entry, which));
 	}
 	return entry;
 }
 
+static void insert(struct table *table, struct entry *entry)
+{
+	for (enum which_index which = 0; which < INDEXES; which++) {
+		chain_add(&table->indexes[which], which, entry);
+	}
+	table->count++;
+	table->generation++;
+}
+
 struct entry *table_put(struct table *table, struct terms *terms, const struct origin *origin, const void *connection)
 {
 	struct entry *old = table_find_client(table, terms->client_id);
-	struct entry *entry = indexes_reserve(table) && heap_reserve(table) ? make_entry(table, terms) : NULL;
+	struct entry *entry = make_entry(table, terms, origin);
 
 	if (entry == NULL) {
-		free(terms->rights);
-		terms->rights = NULL;
 		return NULL;
 	}
-	terms->rights = NULL;
-	entry->origin = *origin;
 	entry->connection = connection;
 	entry->online = true;
 	if (old != NULL) {
 		entry->previous_connection = old->online && !old->denied ? old->connection : NULL;
 		drop(table, old);
 	}
-	for (enum which_index which = 0; which < INDEXES; which++) {
-		chain_add(&table->indexes[which], which, entry);
-	}
-	table->count++;
+	insert(table, entry);
 	heap_add(table, entry);
 	return entry;
+}
+
+static void drop_oldest(struct table *table, const struct entry *kept)
+{
+	while (table->offline > table->offline_max && table->oldest != kept) {
+		drop(table, table->oldest);
+	}
+}
+
+bool table_restore(struct table *table, struct terms *terms, const struct origin *origin)
+{
+	struct entry *entry;
+
+	if (table_find_client(table, terms->client_id) != NULL) {
+		terms_free(terms);
+		return true;
+	}
+	entry = make_entry(table, terms, origin);
+	if (entry == NULL) {
+		return false;
+	}
+	entry->restored = true;
+	insert(table, entry);
+	offline_add(table, entry);
+	drop_oldest(table, entry);
+	return true;
+}
+
+bool table_readmit(struct table *table, struct entry *entry, const void *connection)
+{
+	if (!heap_reserve(table)) {
+		return false;
+	}
+	kick_remove(table, entry);
+	entry->previous_connection = entry->online ? entry->connection : NULL;
+	if (!entry->online) {
+		offline_remove(table, entry);
+	}
+	heap_remove(table, entry);
+	entry->connection = connection;
+	entry->online = true;
+	entry->restored = false;
+	entry->enhanced = false;
+	heap_add(table, entry);
+	return true;
 }
 
 void table_set_offline(struct table *table, struct entry *entry)
@@ -360,16 +439,17 @@ void table_set_offline(struct table *table, struct entry *entry)
 	entry->online = false;
 	heap_remove(table, entry);
 	offline_add(table, entry);
-	while (table->offline > table->offline_max && table->oldest != entry) {
-		drop(table, table->oldest);
-	}
+	drop_oldest(table, entry);
 }
 
 void table_update(struct table *table, struct entry *entry, struct terms *terms)
 {
-	free(entry->terms.rights);
+	terms_free(&entry->terms);
+	entry->version = ++table->versions;
 	entry->terms.rights = terms->rights;
+	entry->terms.verifier = terms->verifier;
 	terms->rights = NULL;
+	terms->verifier = NULL;
 	entry->terms.will_publish = terms->will_publish;
 	table_set_lease(table, entry, terms->lease_ends_at_ms);
 }

@@ -12,10 +12,12 @@
 
 #include "grammar.h"
 #include "rights.h"
+#include "verify.h"
 
 enum {
 	LIVE_MAX = 200000,
-	OFFLINE_MAX = 100000
+	OFFLINE_MAX = 100000,
+	RECENT_SLOTS = 256
 };
 
 /* Where a number comes from: numbers of different runs of the daemon cannot be compared. */
@@ -24,15 +26,19 @@ struct origin {
 	uint64_t n;
 };
 
-/* What the daemon granted to one session. Owns `rights`. */
+/* What the daemon granted to one session. Owns `rights` and `verifier`. */
 struct terms {
 	char client_id[CLIENT_ID_MAX_BYTES + 1];
 	char session[SESSION_ID_CHARS + 1];
 	char key[KEY_ID_CHARS + 1];
 	int64_t lease_ends_at_ms;
 	struct rights *rights;
+	struct verifier *verifier; /* NULL: every CONNECT is the daemon's to judge */
 	bool will_publish;
+	bool offline; /* in a snapshot: of an earlier run of the broker, not back yet */
 };
+
+void terms_free(struct terms *terms);
 
 enum which_index { BY_CLIENT, BY_SESSION, BY_KEY, INDEXES };
 
@@ -41,12 +47,15 @@ enum kick_cause { KICK_NONE, KICK_CUT, KICK_LEASE };
 struct entry {
 	struct terms terms;
 	struct origin origin;
+	uint64_t version;    /* of its rights; no other rights ever have the same */
 	int64_t asked_at_us; /* when the question went out that this session is the answer to */
 	/* The broker's handle of the connection, never looked into. It tells this connection from an older one with the
 	 * same client id, and from one that came in without asking us. */
 	const void *connection;
 	const void *previous_connection; /* taken over by this one and not cut, until it is gone */
 	bool online;
+	bool restored; /* of an earlier run of the broker: known from a snapshot alone, no connection in this run yet */
+	bool enhanced; /* came in by enhanced authentication, so it may do so again */
 	bool denied; /* for good: only a new CONNECT brings the client back */
 	enum kick_cause kick;
 	bool kick_with_will;
@@ -73,6 +82,13 @@ struct table {
 	struct entry *kick_first, *kick_last;
 	struct entry **heap; /* [1..heap_count], earliest lease end first */
 	size_t heap_count, heap_size;
+	uint64_t versions;    /* of rights, ever */
+	uint64_t generation;  /* grows when an entry comes or goes */
+	struct {
+		uint64_t generation;
+		const void *connection;
+		struct entry *entry;
+	} recent[RECENT_SLOTS]; /* answers of table_find_connection */
 };
 
 /* False if memory is short. */
@@ -80,6 +96,8 @@ bool table_init(struct table *table);
 void table_clear(struct table *table);
 
 struct entry *table_find_client(const struct table *table, const char *client_id);
+/* The same, quicker for a connection that asked before. `connection` is a hint only: the name decides. */
+struct entry *table_find_connection(struct table *table, const void *connection, const char *client_id);
 struct entry *table_find_session(const struct table *table, const char *session);
 /* The next entry of `key` after `previous` (NULL: the first). */
 struct entry *table_next_of_key(const struct table *table, const char *key, const struct entry *previous);
@@ -88,13 +106,20 @@ struct entry *table_next_of_key(const struct table *table, const char *key, cons
 bool table_full(const struct table *table);
 
 /* Insert a session that is online from now on, in place of an older one of the same client id. Takes over
- * `terms->rights` in every case. NULL if memory is short. */
+ * what `terms` own in every case. NULL if memory is short. */
 struct entry *table_put(struct table *table, struct terms *terms, const struct origin *origin, const void *connection);
+
+/* Insert a session of an earlier run of the broker, offline and without a connection; nothing happens if the client id
+ * is taken. Takes over what `terms` own in every case. False if memory is short. */
+bool table_restore(struct table *table, struct terms *terms, const struct origin *origin);
+
+/* The session goes on under a new connection. False if memory is short. */
+bool table_readmit(struct table *table, struct entry *entry, const void *connection);
 
 /* The connection of this entry ended. May release the oldest offline entries, never `entry`. */
 void table_set_offline(struct table *table, struct entry *entry);
 
-/* New rights, lease end and will policy for a session. Takes over `terms->rights`. */
+/* New rights, verifier, lease end and will policy for a session. Takes over what `terms` own. */
 void table_update(struct table *table, struct entry *entry, struct terms *terms);
 void table_set_lease(struct table *table, struct entry *entry, int64_t ends_at_ms);
 

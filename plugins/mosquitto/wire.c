@@ -208,26 +208,52 @@ static struct rights *read_rights(const cJSON *value, int64_t from_ms)
 	return pack_rights(rights, text_bytes);
 }
 
-/* The five members that answers, snapshots and `set` share. */
-static bool read_terms(const struct member members[5], int64_t from_ms, struct terms *terms)
+/* Leaves `verifier` NULL where there is no such member. */
+static bool read_verifier(const cJSON *value, const char *key, struct verifier **verifier)
+{
+	struct member members[] = {{"public", NULL}, {"domain", NULL}, {"endpoint", NULL}};
+
+	if (value == NULL) {
+		return true;
+	}
+	if (!pick(value, members, 3) || !cJSON_IsString(members[0].value) || !cJSON_IsString(members[1].value) ||
+	    !cJSON_IsString(members[2].value)) {
+		return false;
+	}
+	*verifier = verifier_new(members[0].value->valuestring, members[1].value->valuestring,
+				 members[2].value->valuestring, key);
+	return *verifier != NULL;
+}
+
+/* The members that answers, snapshots and `set` share. Whoever made `terms` releases it, also after false. */
+static bool read_terms(const struct member members[6], int64_t from_ms, struct terms *terms)
 {
 	if (!read_session_id(members[0].value, terms->session) || !read_key_id(members[1].value, terms->key) ||
 	    !read_end(members[2].value, from_ms, &terms->lease_ends_at_ms) ||
-	    !read_will(members[4].value, &terms->will_publish)) {
+	    !read_will(members[4].value, &terms->will_publish) ||
+	    !read_verifier(members[5].value, terms->key, &terms->verifier)) {
 		return false;
 	}
 	terms->rights = read_rights(members[3].value, from_ms);
 	return terms->rights != NULL;
 }
 
-#define TERMS_MEMBERS {"session", NULL}, {"key", NULL}, {"lease_ms", NULL}, {"rights", NULL}, {"will", NULL}
+enum { TERMS_COUNT = 6, SEEN_CHARS = 32 };
+#define TERMS_MEMBERS                                                                                                  \
+	{"session", NULL}, {"key", NULL}, {"lease_ms", NULL}, {"rights", NULL}, {"will", NULL}, {"verify", NULL}
+
+static bool read_flag(const cJSON *value, bool *flag)
+{
+	*flag = cJSON_IsTrue(value);
+	return value == NULL || cJSON_IsBool(value);
+}
 
 static bool read_session(const cJSON *value, int64_t from_ms, struct terms *terms)
 {
-	struct member members[] = {TERMS_MEMBERS, {"client_id", NULL}};
+	struct member members[] = {TERMS_MEMBERS, {"client_id", NULL}, {"offline", NULL}};
 
-	return pick(value, members, 6) && read_client_id(members[5].value, terms->client_id) &&
-	       read_terms(members, from_ms, terms);
+	return pick(value, members, TERMS_COUNT + 2) && read_client_id(members[TERMS_COUNT].value, terms->client_id) &&
+	       read_flag(members[TERMS_COUNT + 1].value, &terms->offline) && read_terms(members, from_ms, terms);
 }
 
 /* --- the answer to a connect --- */
@@ -237,8 +263,8 @@ static bool read_allow(const cJSON *json, int64_t from_ms, struct answer *answer
 	struct member members[] = {TERMS_MEMBERS, {"n", NULL}, {"run", NULL}};
 	int64_t n;
 
-	if (!pick(json, members, 7) || !read_whole(members[5].value, &n) ||
-	    !read_run(members[6].value, answer->origin.run)) {
+	if (!pick(json, members, TERMS_COUNT + 2) || !read_whole(members[TERMS_COUNT].value, &n) ||
+	    !read_run(members[TERMS_COUNT + 1].value, answer->origin.run)) {
 		return false;
 	}
 	answer->origin.n = (uint64_t)n;
@@ -279,18 +305,50 @@ bool wire_parse_answer(const char *text, size_t length, int64_t asked_at_ms, str
 	memset(answer, 0, sizeof(*answer));
 	valid = json != NULL && read_answer(json, asked_at_ms, answer);
 	cJSON_Delete(json);
+	if (!valid) {
+		terms_free(&answer->terms);
+	}
 	return valid;
 }
 
 /* --- events --- */
 
-static bool read_snapshot(const cJSON *json, int64_t from_ms, struct event *event)
+static bool read_proof_id(const cJSON *value, struct proof_id *id)
 {
-	struct member members[] = {{"run", NULL}, {"sessions", NULL}};
+	if (!cJSON_IsString(value) || strlen(value->valuestring) != SEEN_CHARS ||
+	    !grammar_base64url(value->valuestring, SEEN_CHARS)) {
+		return false;
+	}
+	grammar_decode(value->valuestring, SEEN_CHARS, id->bytes);
+	return true;
+}
+
+static bool read_seen(const cJSON *list, struct event *event)
+{
 	const cJSON *child;
 
-	if (!pick(json, members, 2) || !read_run(members[0].value, event->origin.run) ||
-	    !cJSON_IsArray(members[1].value)) {
+	if (!cJSON_IsArray(list)) {
+		return list == NULL;
+	}
+	event->seen = calloc((size_t)cJSON_GetArraySize(list) + 1, sizeof(*event->seen));
+	if (event->seen == NULL) {
+		return false;
+	}
+	cJSON_ArrayForEach(child, list) {
+		if (!read_proof_id(child, &event->seen[event->seen_count++])) {
+			return false;
+		}
+	}
+	return true;
+}
+
+static bool read_snapshot(const cJSON *json, int64_t from_ms, struct event *event)
+{
+	struct member members[] = {{"run", NULL}, {"sessions", NULL}, {"seen", NULL}};
+	const cJSON *child;
+
+	if (!pick(json, members, 3) || !read_run(members[0].value, event->origin.run) ||
+	    !cJSON_IsArray(members[1].value) || !read_seen(members[2].value, event)) {
 		return false;
 	}
 	event->sessions = calloc((size_t)cJSON_GetArraySize(members[1].value) + 1, sizeof(*event->sessions));
@@ -487,17 +545,42 @@ static bool add_enforces(cJSON *json)
 	return true;
 }
 
+/* A member only where there is something to say. */
+static bool add_optional(cJSON *json, const char *name, const char *text)
+{
+	return text == NULL || cJSON_AddStringToObject(json, name, text) != NULL;
+}
+
+static bool add_exchange(cJSON *json, const struct shown *shown)
+{
+	cJSON *exchange = shown->hello == NULL ? json : cJSON_AddObjectToObject(json, "exchange");
+
+	return exchange != NULL && add_optional(exchange, "hello", shown->hello) &&
+	       add_optional(exchange, "nonce", shown->nonce) && add_optional(exchange, "response", shown->response);
+}
+
+static bool add_shown(cJSON *json, const struct shown *shown)
+{
+	const char *password = shown->password == NULL ? "" : shown->password;
+
+	return cJSON_AddStringToObject(json, "password", password) != NULL &&
+	       add_optional(json, "auth", shown->auth) && add_exchange(json, shown) &&
+	       add_optional(json, "certificate", shown->certificate);
+}
+
 char *wire_write_question(const struct question *question)
 {
+	const char *username = question->username == NULL ? "" : question->username;
+	const char *address = question->address == NULL ? "" : question->address;
 	cJSON *json = cJSON_CreateObject();
 	char *text = NULL;
 
 	if (json != NULL && cJSON_AddStringToObject(json, "broker", question->broker) != NULL &&
 	    cJSON_AddStringToObject(json, "boot", question->boot) != NULL &&
 	    cJSON_AddStringToObject(json, "client_id", question->client_id) != NULL &&
-	    cJSON_AddStringToObject(json, "username", question->username) != NULL &&
-	    cJSON_AddStringToObject(json, "password", question->password) != NULL &&
-	    cJSON_AddStringToObject(json, "address", question->address) != NULL &&
+	    cJSON_AddStringToObject(json, "username", username) != NULL && add_shown(json, &question->shown) &&
+	    add_optional(json, "reauthenticates", question->reauthenticates) &&
+	    cJSON_AddStringToObject(json, "address", address) != NULL &&
 	    cJSON_AddNumberToObject(json, "protocol", question->protocol) != NULL &&
 	    cJSON_AddBoolToObject(json, "clean", question->clean) != NULL && add_enforces(json)) {
 		text = cJSON_PrintUnformatted(json);

@@ -18,14 +18,23 @@ struct answer {
 	bool allow;
 	bool temporary;
 	struct origin origin;
-	struct terms terms; /* owns its rights */
+	struct terms terms;
 	char reason[REASON_MAX_CHARS + 1];
 	char detail[DETAIL_MAX_CHARS + 1];
 };
 
-/* What goes into a connect request. Strings are valid UTF-8 that grammar.h has seen. */
+/* What one CONNECT or one re-authentication shows; exactly one of the four kinds. AUTH data is base64url. */
+struct shown {
+	const char *password;
+	const char *auth;
+	const char *hello, *nonce, *response;
+	const char *certificate;
+};
+
+/* What goes into a connect request. Strings are valid UTF-8 that grammar.h has seen; NULL where there is none. */
 struct question {
-	const char *broker, *boot, *client_id, *username, *password, *address;
+	const char *broker, *boot, *client_id, *username, *address, *reauthenticates;
+	struct shown shown;
 	int protocol;
 	bool clean;
 };

@@ -1,6 +1,7 @@
 """The plugin, built here, inside a real Mosquitto, against a stand-in for the daemon."""
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -16,7 +17,10 @@ import pytest
 from tests.plugin.fake_authd import FakeAuthd, key_id
 from tests.plugin.mqtt import V311, Device, Will
 
-SOURCES = Path(__file__).parents[2] / "plugins" / "mosquitto"
+# Elsewhere for mutants (mutants.py).
+SOURCES = Path(
+    os.environ.get("AUTHD_PLUGIN_SOURCES", Path(__file__).parents[2] / "plugins" / "mosquitto")
+)
 MOSQUITTO = "/usr/sbin/mosquitto"
 WAIT_S = 15.0
 

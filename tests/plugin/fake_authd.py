@@ -1,10 +1,12 @@
 """A scriptable stand-in for the daemon's side of the broker socket.
 
 It answers on a thread of its own, so that a test can block on an MQTT client meanwhile. It judges
-nothing: `decide` is whatever the test says, and by default every client gets `RIGHTS`.
+next to nothing: `decide` is whatever the test says, and by default every client gets `RIGHTS`. It
+does insist on requests of the form the contract has, and on each proof being used once.
 """
 
 import asyncio
+import base64
 import contextlib
 import json
 import secrets
@@ -24,6 +26,11 @@ _T = TypeVar("_T")
 PUB, SUB = 1, 2
 RIGHTS: tuple[Json, ...] = ({"filter": "site/#", "actions": PUB | SUB},)
 WAIT_S = 5.0
+REQUIRED = {
+    *("broker", "boot", "client_id", "username", "password", "address", "protocol", "clean"),
+    "enforces",
+}
+CREDENTIALS = {"auth", "exchange", "certificate"}
 
 
 @dataclass(kw_only=True)
@@ -36,19 +43,23 @@ class Session:
     rights: list[Json]
     lease_ms: int = 60_000
     will: str = "suppress"
+    verify: Json | None = None
+    offline: bool = False
 
     def as_json(self) -> Json:
-        return dict(vars(self))
+        """Write it as snapshots and `set` have it."""
+        return {n: v for n, v in vars(self).items() if v is not None and v is not False}
 
 
 @dataclass(kw_only=True)
 class Allow:
-    """Say yes. `key` None: the user name is the key id."""
+    """Say yes. `key` None: the key id that the credential claims, or the user name."""
 
     rights: tuple[Json, ...] = RIGHTS
     lease_ms: int = 60_000
     will: str = "suppress"
     key: str | None = None
+    verify: Json | None = None
 
 
 @dataclass(kw_only=True)
@@ -70,6 +81,46 @@ class Raw:
 
 Verdict: TypeAlias = Allow | Deny | Raw
 Decide: TypeAlias = Callable[[Json], Verdict]
+
+
+def text(data: bytes) -> str:
+    """Write bytes as the wire has them."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def raw(data: str) -> bytes:
+    """Read what `text` wrote."""
+    return base64.urlsafe_b64decode(data + "=" * (-len(data) % 4))
+
+
+def is_well_formed(question: Json) -> bool:
+    """Say whether a connect request has the form of the contract: one credential, known members."""
+    shown = CREDENTIALS & question.keys()
+    exchange = question.get("exchange", {"hello": "", "nonce": "", "response": ""})
+    return (
+        question.keys() - CREDENTIALS - {"reauthenticates"} == REQUIRED
+        and len(shown) + (question["password"] != "") == 1
+        and exchange.keys() == {"hello", "nonce", "response"}
+    )
+
+
+def claimed_key(question: Json) -> str:
+    """Return the key id that a question is about; a certificate's is made up from its digest."""
+    if "certificate" in question:
+        return text(raw(question["certificate"])[:16])
+    data = question.get("auth") or question.get("exchange", {}).get("hello")
+    return text(raw(data)[1:17]) if data else str(question["username"])
+
+
+def proof_of(question: Json) -> str | None:
+    """Return key id and nonce of a pop, as `seen` has them; None for other credentials."""
+    head = question["password"].partition(".")[0]
+    if len(head) in (104, 126):
+        return text(raw(question["username"]) + raw(head)[6:14])
+    if "auth" in question:
+        data = raw(question["auth"])
+        return text(data[1:17] + data[22:30])
+    return None
 
 
 def key_id() -> str:
@@ -105,6 +156,9 @@ class FakeAuthd:
     synced: list[Json] = field(default_factory=list)
     drop: set[str] = field(default_factory=set)
     sessions: dict[str, Session] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
+    keys: dict[str, str] = field(default_factory=dict)
+    malformed: list[Json] = field(default_factory=list)
     streams: int = 0
     boots: set[str] = field(default_factory=set)
 
@@ -127,6 +181,7 @@ class FakeAuthd:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        assert not self.malformed, "a question was not of the form the contract has"
 
     # --- from the test's thread ---
 
@@ -226,7 +281,21 @@ class FakeAuthd:
         if self.hang:
             await self._stopping.wait()
         await asyncio.sleep(self.delay_s)
-        return self._answer(question, self.decide(question))
+        if not is_well_formed(question):
+            self.malformed.append(question)
+            return web.Response(status=400)
+        return self._answer(question, self._once(question, self.decide(question)))
+
+    def _once(self, question: Json, verdict: Verdict) -> Verdict:
+        proof = proof_of(question)
+        if question.get("reauthenticates") not in (None, *self.sessions):
+            return Deny(reason="no_session", detail="the session has ended")
+        if not isinstance(verdict, Allow) or proof is None:
+            return verdict
+        if proof in self.seen:
+            return Deny(reason="replayed", detail="the proof was used before")
+        self.seen.add(proof)
+        return verdict
 
     def _answer(self, question: Json, verdict: Verdict) -> web.Response:
         match verdict:
@@ -240,14 +309,16 @@ class FakeAuthd:
     def _allow(self, question: Json, verdict: Allow) -> Json:
         session = Session(
             client_id=question["client_id"],
-            session=secrets.token_urlsafe(8),
-            key=verdict.key or question["username"],
+            session=question.get("reauthenticates") or secrets.token_urlsafe(8),
+            key=verdict.key or claimed_key(question),
             rights=list(verdict.rights),
             lease_ms=verdict.lease_ms,
             will=verdict.will,
+            verify=verdict.verify,
         )
         self.sessions[session.session] = session
-        terms = {name: value for name, value in vars(session).items() if name != "client_id"}
+        self.keys[session.session] = session.key
+        terms = {name: value for name, value in session.as_json().items() if name != "client_id"}
         return {"verdict": "allow", "n": self.n + self.ahead, "run": self.run, **terms}
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
@@ -259,10 +330,10 @@ class FakeAuthd:
             self._live.put_nowait("")
         queue = self._live = asyncio.Queue()
         listed = [session.as_json() for session in self.sessions.values()]
+        self.keys.update({session.session: session.key for session in self.sessions.values()})
         self.n += 1
-        queue.put_nowait(
-            json.dumps({"type": "snapshot", "n": self.n, "run": self.run, "sessions": listed}),
-        )
+        snapshot = {"type": "snapshot", "n": self.n, "run": self.run, "sessions": listed}
+        queue.put_nowait(json.dumps({**snapshot, "seen": sorted(self.seen)}))
         self.streams += 1
         self.boots.add(request.query["boot"])
         self._notify()
@@ -294,6 +365,10 @@ class FakeAuthd:
         return web.json_response({"drop": drop, "keep": len(named) - len(drop)})
 
     async def _session(self, request: web.Request) -> web.Response:
-        self.reports.extend((await request.json())["events"])
+        events = (await request.json())["events"]
+        for event in (event for event in events if event["what"] == "readmitted"):
+            key = self.keys[event["session"]]
+            self.seen.add(text(raw(key) + raw(event["proof"])[5:]))
+        self.reports.extend(events)
         self._notify()
         return web.json_response({"ok": True})

@@ -98,9 +98,13 @@ class Device:
         self._client.on_unsubscribe = self._on_unsubscribe
         self._client.on_message = self._on_message
 
-    def use_certificate(self, cert: Path, key: Path) -> None:
-        """Connect by TLS with this certificate, which also vouches for the broker."""
-        self._client.tls_set(ca_certs=str(cert), certfile=str(cert), keyfile=str(key))
+    def use_certificate(self, cert: Path, key: Path, authority: Path) -> None:
+        """Connect by TLS with this certificate; `authority` vouches for the broker."""
+        self._client.tls_set(ca_certs=str(authority), certfile=str(cert), keyfile=str(key))
+
+    def show(self, username: str | None, password: str | None) -> None:
+        """Show these in the next CONNECT, or nothing."""
+        self._client.username_pw_set(username, password)
 
     def connect(self) -> int | None:
         """Connect; the reason code of the CONNACK, or None if there was none."""
@@ -286,9 +290,25 @@ def connect_packet(
     return _packet(0x10, body)
 
 
-def publish_packet(topic: str, payload: bytes, *, qos: int, mid: int) -> bytes:
-    """Write a PUBLISH of QoS 1 or 2 (MQTT 3.1.1)."""
-    body = _text(topic.encode()) + struct.pack("!H", mid) + payload
+def auth_properties(data: bytes | None, *, method: bytes = b"authd-1") -> bytes:
+    """Write the properties of enhanced authentication (MQTT 5 §4.12)."""
+    return b"\x15" + _text(method) + (b"" if data is None else b"\x16" + _text(data))
+
+
+def auth_packet(data: bytes | None, *, reason: int = 0x18) -> bytes:
+    """Write an AUTH packet."""
+    properties = auth_properties(data)
+    return _packet(0xF0, bytes([reason, len(properties)]) + properties)
+
+
+def auth_data(packet: bytes) -> bytes:
+    """Return the authentication data of a short AUTH packet."""
+    return packet[packet.index(b"authd-1") + len("authd-1") + 3 :]
+
+
+def publish_packet(topic: str, payload: bytes, *, qos: int, mid: int, level: int = 4) -> bytes:
+    """Write a PUBLISH of QoS 1 or 2, without properties."""
+    body = _text(topic.encode()) + struct.pack("!H", mid) + b"\x00" * (level == 5) + payload
     return _packet(0x30 | qos << 1, body)
 
 
@@ -300,6 +320,23 @@ class RawClient:
 
     def send(self, packet: bytes) -> None:
         self._socket.sendall(packet)
+
+    def packet(self) -> bytes:
+        """Return the next packet, empty if the broker closed the connection. Only short ones."""
+        head = self._exactly(2)
+        return head + self._exactly(head[1]) if head else b""
+
+    def _exactly(self, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            try:
+                part = self._socket.recv(count - len(data))
+            except ConnectionError:
+                return b""
+            if not part:
+                return b""
+            data += part
+        return data
 
     def receive(self) -> bytes:
         """Return the next bytes, empty if the broker closed the connection."""

@@ -71,6 +71,8 @@ def test_an_answer_about_another_key_is_cannot_decide(broker: Broker, fake: Fake
 def test_a_lease_of_nothing_lets_nobody_in(broker: Broker, fake: FakeAuthd) -> None:
     fake.decide = lambda _: Allow(lease_ms=0)
     assert broker.device("c1").connect() is None
+    fake.wait_report("offline", "c1")
+    assert not fake.reported("online", "c1")
 
 
 def test_nobody_gets_in_while_the_daemon_is_away(broker: Broker, fake: FakeAuthd) -> None:

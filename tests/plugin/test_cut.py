@@ -184,6 +184,23 @@ def test_a44_a_session_ends_with_its_lease_idle_or_busy(broker: Broker, fake: Fa
     fake.wait_report("kicked", "idle")
 
 
+def test_a44_nothing_is_queued_after_the_lease_of_a_session_that_is_away(
+    broker: Broker,
+    fake: FakeAuthd,
+) -> None:
+    key = key_id()
+    fake.decide = by_client(c1=Allow(lease_ms=1200), writer=Allow())
+    device, writer = broker.online("c1", key=key, clean=False), broker.online("writer")
+    begun = time.monotonic()
+    device.subscribe("site/#")
+    device.disconnect()
+    fake.wait_report("offline", "c1")
+    writer.publish("site/a", b"before")
+    time.sleep(max(0.0, begun + 1.3 - time.monotonic()))
+    writer.publish("site/a", b"after")
+    assert broker.online("c1", key=key, clean=False).drain() == [b"before"]
+
+
 def test_a_longer_lease_keeps_a_session(broker: Broker, fake: FakeAuthd) -> None:
     fake.decide = lambda _: Allow(lease_ms=800)
     kept, ended = broker.online("kept"), broker.online("ended")

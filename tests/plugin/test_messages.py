@@ -1,5 +1,7 @@
 """What an accepted session may do, and what is left of it when it is away."""
 
+import time
+
 import pytest
 
 from tests.plugin.conftest import Broker
@@ -33,6 +35,70 @@ def test_an_action_nobody_knows_is_not_granted(broker: Broker, fake: FakeAuthd) 
     device = broker.online("c1", protocol=V5)
     assert device.publish("a") == REFUSED
     assert device.subscribe("a") == REFUSED
+    assert device.publish("b") in DONE
+
+
+@pytest.mark.parametrize(
+    ("granted", "within", "beyond"),
+    [
+        ("a/+", ["a/b", "a/+"], ["a/#", "a/+/c", "a", "#", "+/b", "a/b/#"]),
+        ("a/b", ["a/b"], ["a/b/c", "a/b/#", "a/+", "a", "A/b", "a/b/"]),
+        ("a.b", ["a.b"], ["a/b", "aXb", "a.*"]),
+        ("a/*", ["a/*"], ["a/b", "a/+", "a/#"]),
+        ("a/${clientid}", ["a/${clientid}"], ["a/c1", "a/+"]),
+        ("a/%c", ["a/%c"], ["a/c1", "a/%u"]),
+        ("eq a/+", ["eq a/b"], ["a/+", "a/b"]),
+        ("a,b", ["a,b"], ["a", "b"]),
+        ("+/+", ["/", "x/y"], ["$SYS/y", "x", "x/y/z", "#"]),
+    ],
+)
+def test_a18_the_broker_applies_no_wider_matching_than_ours(
+    broker: Broker,
+    fake: FakeAuthd,
+    granted: str,
+    within: list[str],
+    beyond: list[str],
+) -> None:
+    fake.decide = lambda _: rights((granted, PUB | SUB))
+    device = broker.online("c1", protocol=V5)
+    for asked in (*within, *beyond):
+        assert device.subscribe(asked) == (GRANTED if asked in within else REFUSED), asked
+        if not {"+", "#"} & set(asked):
+            code = device.publish(asked)
+            assert (code == REFUSED) == (asked in beyond), asked
+
+
+def test_a38_a_remembered_topic_is_forgotten_with_the_rights(
+    broker: Broker,
+    fake: FakeAuthd,
+) -> None:
+    """Allowed a hundred times, denied at once; for another action, client or name never allowed."""
+    fake.decide = by_client(
+        c1=rights(("ab/c", PUB), ("a/bc", SUB)), c2=rights(("a/bc", PUB)), c12=rights()
+    )
+    devices = {name: broker.online(name, protocol=V5) for name in ("c1", "c2", "c12")}
+    for _ in range(100):
+        assert devices["c1"].publish("ab/c") in DONE
+        assert devices["c1"].publish("a/bc") == REFUSED
+        assert devices["c2"].publish("a/bc") in DONE
+        assert devices["c2"].publish("ab/c") == REFUSED
+        assert devices["c12"].publish("ab/c") == REFUSED
+    for name in ("c1", "c2"):
+        session = fake.session_of(name)
+        session.rights = [{"filter": "other", "actions": PUB}]
+        fake.send("set", **session.as_json())
+    eventually(lambda: devices["c2"].publish("a/bc") == REFUSED)
+    assert devices["c1"].publish("ab/c") == REFUSED
+
+
+def test_a38_a_remembered_topic_ends_with_its_entry(broker: Broker, fake: FakeAuthd) -> None:
+    short: Json = {"filter": "a/+", "actions": PUB, "ms": 700}
+    fake.decide = lambda _: Allow(rights=(short, {"filter": "b", "actions": PUB}))
+    device = broker.online("c1", protocol=V5)
+    begun = time.monotonic()
+    while device.publish("a/b") in DONE:
+        assert time.monotonic() < begun + 2.0
+    assert time.monotonic() - begun < 0.9
     assert device.publish("b") in DONE
 
 

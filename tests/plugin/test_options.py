@@ -1,12 +1,16 @@
 """Configuration: what keeps a broker from starting, and what it says."""
 
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.plugin.conftest import MOSQUITTO, StartBroker, free_port, write_config
-from tests.plugin.fake_authd import FakeAuthd
+from tests.plugin.enhanced import Client
+from tests.plugin.fake_authd import Deny, FakeAuthd, key_id
+from tests.plugin.mqtt import REFUSED, V5
+from tests.plugin.prover import Prover
 
 GOOD = "plugin_opt_authd_broker hall"
 
@@ -66,11 +70,36 @@ def test_a_broker_says_at_start_whom_it_asks(start_broker: StartBroker, fake: Fa
 
 
 def test_a_reload_changes_nothing(start_broker: StartBroker, fake: FakeAuthd) -> None:
+    """The broker asks about everybody again, with proofs that were used long ago."""
     broker = start_broker()
     broker.wait_log("event stream open")
-    device = broker.online("c1")
-    broker.process.send_signal(1)
+    device, key, prover = broker.online("c1"), key_id(), Prover()
+    enhanced = Client(broker.port, "c2", prover).online()
+    away = broker.online("c3", key=key, clean=False)
+    away.subscribe("site/#")
+    away.disconnect()
+    fake.wait_report("offline", "c3")
+    broker.process.send_signal(signal.SIGHUP)
     broker.wait_log("Reloading config")
     assert device.publish("site/a") == 0
-    assert broker.device("c2").connect() == 0
+    assert enhanced.publish("site/a") == 0
+    assert len(fake.questions) == 3
+    assert broker.online("c3", key=key, clean=False).drain() == [b"x", b"x"]
     assert fake.streams == 1
+    enhanced.close()
+
+
+def test_a7_a_reload_is_no_way_in(start_broker: StartBroker, fake: FakeAuthd) -> None:
+    broker = start_broker()
+    broker.wait_log("event stream open")
+    revoked = broker.online("c1", protocol=V5)
+    fake.decide = lambda _: Deny()
+    for number in range(20):
+        broker.process.send_signal(signal.SIGHUP)
+        stranger = broker.device(f"x{number}", password="", protocol=V5)
+        assert stranger.connect() == REFUSED
+        assert broker.device(f"y{number}").connect() == REFUSED
+    fake.cut(key=fake.session_of("c1").key)
+    broker.process.send_signal(signal.SIGHUP)
+    revoked.wait_end()
+    fake.wait_report("kicked", "c1")

@@ -9,10 +9,14 @@
 
 #include "bucket.h"
 #include "events.h"
+#include "exchanges.h"
 #include "grammar.h"
+#include "memo.h"
+#include "nonces.h"
 #include "rights.h"
 #include "table.h"
 #include "topics.h"
+#include "verify.h"
 #include "wire.h"
 
 static int checked, failed;
@@ -162,14 +166,14 @@ static void test_path_grammar(void)
 	strcat(pop, ".");
 	CHECK(form(key, pop) == CREDENTIAL_REFUSED);
 	strcat(pop, "gQ");
-	CHECK(form(key, pop) == CREDENTIAL_POP);
+	CHECK(form(key, pop) == CREDENTIAL_POP_PATH);
 	strcat(pop, "-_A");
 	CHECK(form(key, pop) == CREDENTIAL_REFUSED); /* 5 characters encode no whole bytes */
 	strcpy(pop + POP_CHARS + 1, "gR");
 	CHECK(form(key, pop) == CREDENTIAL_REFUSED);
 	memset(pop + POP_CHARS + 1, 'A', PATH_MAX_CHARS);
 	pop[POP_CHARS + 1 + PATH_MAX_CHARS] = '\0';
-	CHECK(form(key, pop) == CREDENTIAL_POP);
+	CHECK(form(key, pop) == CREDENTIAL_POP_PATH);
 	strcat(pop, "A");
 	CHECK(form(key, pop) == CREDENTIAL_REFUSED);
 	strcpy(pop + POP_CHARS + 1, "gQ.gQ");
@@ -219,6 +223,187 @@ static void test_client_ids(void)
 	CHECK(!grammar_client_id("a\x7F"));
 	CHECK(!grammar_client_id("\xC3\xBC"));
 	CHECK(!grammar_client_id("http-api"));
+}
+
+/* Any counter from 0 to 2^63 - 1, with or without a hint, and nothing stapled to it. */
+static void test_counter_grammar(void)
+{
+	static const char key[] = "Cn3-8sxTqXbL0Zr5dJ1aTw";
+	static const struct {
+		size_t bytes;
+		unsigned char version, top;
+		enum credential_form form;
+	} cases[] = {
+		{73, 2, 0, CREDENTIAL_COUNTER},  {89, 2, 0x7F, CREDENTIAL_COUNTER}, {73, 2, 0x80, CREDENTIAL_REFUSED},
+		{73, 1, 0, CREDENTIAL_REFUSED},  {73, 3, 0, CREDENTIAL_REFUSED},    {72, 2, 0, CREDENTIAL_REFUSED},
+		{74, 2, 0, CREDENTIAL_REFUSED},  {88, 2, 0, CREDENTIAL_REFUSED},    {78, 2, 0, CREDENTIAL_REFUSED},
+		{94, 2, 0, CREDENTIAL_REFUSED},
+	};
+	char text[200];
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		unsigned char bytes[100] = {cases[i].version, cases[i].top};
+
+		grammar_encode(bytes, cases[i].bytes, text);
+		check(form(key, text) == cases[i].form, text, (int)i);
+		if (cases[i].form == CREDENTIAL_COUNTER) {
+			CHECK(form("kitchen", text) == CREDENTIAL_REFUSED);
+			strcat(text, ".gQ");
+			CHECK(form(key, text) == CREDENTIAL_REFUSED);
+		}
+	}
+}
+
+static void test_base64url(void)
+{
+	unsigned char bytes[64], back[64];
+	char text[100], other[100];
+
+	for (size_t length = 1; length < sizeof(bytes); length++) {
+		randombytes_buf(bytes, length);
+		grammar_encode(bytes, length, text);
+		sodium_bin2base64(other, sizeof(other), bytes, length, sodium_base64_VARIANT_URLSAFE_NO_PADDING);
+		CHECK(strcmp(text, other) == 0 && grammar_base64url(text, strlen(text)));
+		CHECK(grammar_decode(text, strlen(text), back) == length && memcmp(back, bytes, length) == 0);
+	}
+}
+
+static void test_auth_grammar(void)
+{
+	unsigned char data[200] = {0};
+
+	for (size_t length = 0; length < sizeof(data); length++) {
+		for (unsigned char first = 0; first < 6; first++) {
+			enum auth_kind expected = AUTH_ODD;
+
+			data[0] = first;
+			if (first == 1 && (length == 94 || length == 110)) {
+				expected = AUTH_SINGLE_STEP;
+			} else if (first == 2 && (length == 33 || length == 49)) {
+				expected = AUTH_HELLO;
+			} else if (first == 4 && length == 65) {
+				expected = AUTH_RESPONSE;
+			}
+			CHECK(grammar_auth(data, length).kind == expected);
+		}
+	}
+	CHECK(grammar_auth(NULL, 0).kind == AUTH_ODD);
+}
+
+/* --- nonces --- */
+
+static struct proof_id proof(uint64_t number)
+{
+	struct proof_id id = {{0}};
+
+	memcpy(id.bytes, &number, sizeof(number));
+	return id;
+}
+
+static enum nonce_state state_of(const struct nonces *nonces, uint64_t number, int64_t time_s)
+{
+	struct proof_id id = proof(number);
+
+	return nonces_judge(nonces, &id, time_s);
+}
+
+static bool keep(struct nonces *nonces, uint64_t number, int64_t time_s, bool accepted)
+{
+	struct proof_id id = proof(number);
+
+	return nonces_remember(nonces, &id, time_s, accepted);
+}
+
+static void test_nonces(void)
+{
+	struct nonces nonces;
+	int64_t now = 1800000000;
+
+	CHECK(nonces_init(&nonces, now));
+	CHECK(state_of(&nonces, 1, now + 60) == NONCE_UNKNOWN); /* an earlier run may have let it in */
+	CHECK(state_of(&nonces, 1, now + 61) == NONCE_FRESH);
+	CHECK(keep(&nonces, 1, now + 61, false) && state_of(&nonces, 1, now + 61) == NONCE_PASSED);
+	CHECK(keep(&nonces, 1, now + 61, true) && state_of(&nonces, 1, now + 61) == NONCE_ACCEPTED);
+	CHECK(keep(&nonces, 1, now + 61, false) && state_of(&nonces, 1, now + 61) == NONCE_ACCEPTED);
+	nonces_sweep(&nonces, now + 181);
+	CHECK(state_of(&nonces, 1, now + 61) == NONCE_ACCEPTED);
+	nonces_sweep(&nonces, now + 182);
+	CHECK(state_of(&nonces, 1, now + 61) == NONCE_UNKNOWN && nonces.count == 0);
+	CHECK(state_of(&nonces, 1, now + 62) == NONCE_FRESH);
+	CHECK(keep(&nonces, 2, now, false) && nonces.count == 0); /* too old to be judged, so not kept */
+	CHECK(keep(&nonces, 3, now + 182 + NONCE_AHEAD_S, false) && !keep(&nonces, 4, now + 183 + NONCE_AHEAD_S, false));
+	nonces_free(&nonces);
+}
+
+/* Whatever the clock does, nothing that was kept is fresh again. */
+static void test_nonces_over_clock_steps(void)
+{
+	struct nonces nonces;
+	int64_t start = 1800000000, now = start;
+	static int64_t times[20000];
+	uint64_t made = 0;
+
+	CHECK(nonces_init(&nonces, now));
+	for (int round = 0; round < 2000; round++) {
+		now += round % 97 == 0 ? 5000 : round % 89 == 0 ? -3000 : (int)randombytes_uniform(4);
+		nonces_sweep(&nonces, now);
+		for (int i = 0; i < 10; i++, made++) {
+			times[made] = now - 60 + (int)randombytes_uniform(121);
+			CHECK(keep(&nonces, made, times[made], true) || times[made] > nonces.swept_s);
+		}
+	}
+	for (uint64_t i = 0; i < made; i++) {
+		CHECK(state_of(&nonces, i, times[i]) != NONCE_FRESH);
+	}
+	nonces_free(&nonces);
+}
+
+static void test_nonces_are_bounded(void)
+{
+	struct nonces nonces;
+	int64_t now = 1800000000;
+
+	CHECK(nonces_init(&nonces, now - 1000));
+	nonces_sweep(&nonces, now);
+	for (uint64_t i = 0; i < NONCES_MAX; i++) {
+		keep(&nonces, i, now + 10, false);
+	}
+	CHECK(nonces.count == NONCES_MAX && state_of(&nonces, NONCES_MAX, now + 10) == NONCE_FRESH);
+	CHECK(keep(&nonces, NONCES_MAX, now + 10, true) && nonces.count == NONCES_MAX);
+	CHECK(state_of(&nonces, NONCES_MAX, now + 10) == NONCE_UNKNOWN);
+	CHECK(state_of(&nonces, NONCES_MAX + 1, now + 11) == NONCE_FRESH);
+	CHECK(state_of(&nonces, 5, now + 10) == NONCE_PASSED);
+	nonces_sweep(&nonces, now + 131);
+	CHECK(nonces.count == 0 && keep(&nonces, 5, now + 100, true) && nonces.count == 1);
+	CHECK(state_of(&nonces, 5, now + 100) == NONCE_ACCEPTED);
+	nonces_free(&nonces);
+}
+
+/* --- exchanges --- */
+
+static void test_exchanges(void)
+{
+	static struct exchanges exchanges;
+	static char connections[EXCHANGES_MAX + 1];
+	struct exchange exchange = {0}, taken;
+
+	for (size_t i = 0; i <= EXCHANGES_MAX; i++) {
+		exchange.connection = &connections[i];
+		exchange.opened_ms = (int64_t)i;
+		exchanges_open(&exchanges, &exchange);
+	}
+	CHECK(exchanges.count == EXCHANGES_MAX);
+	CHECK(!exchanges_take(&exchanges, &connections[0], &taken)); /* the oldest */
+	CHECK(exchanges_take(&exchanges, &connections[1], &taken) && taken.opened_ms == 1);
+	CHECK(!exchanges_take(&exchanges, &connections[1], &taken));
+	exchange.connection = &connections[2];
+	exchange.opened_ms = 99;
+	exchanges_open(&exchanges, &exchange);
+	CHECK(exchanges.count == EXCHANGES_MAX - 1);
+	CHECK(exchanges_take(&exchanges, &connections[2], &taken) && taken.opened_ms == 99);
+	exchanges_forget(&exchanges, &connections[3]);
+	exchanges_forget(&exchanges, &connections[3]);
+	CHECK(!exchanges_take(&exchanges, &connections[3], &taken) && exchanges.count == EXCHANGES_MAX - 3);
 }
 
 /* --- limits --- */
@@ -305,7 +490,7 @@ static bool parses(const char *text)
 	struct answer answer;
 	bool valid = wire_parse_answer(text, strlen(text), 1000, &answer);
 
-	free(answer.terms.rights);
+	terms_free(&answer.terms);
 	return valid;
 }
 
@@ -322,7 +507,7 @@ static void test_answer(void)
 	CHECK(rights_allow_name(answer.terms.rights, ACTION_SUB, "c/d", 1999));
 	CHECK(!rights_allow_name(answer.terms.rights, ACTION_SUB, "c/d", 2000));
 	CHECK(!rights_allow_name(NULL, ACTION_SUB, "c/d", 0));
-	free(answer.terms.rights);
+	terms_free(&answer.terms);
 	CHECK(wire_parse_answer(DENY, strlen(DENY), 0, &answer));
 	CHECK(!answer.allow && answer.temporary && strcmp(answer.detail, "d??") == 0);
 }
@@ -420,7 +605,7 @@ static void test_noise(void)
 		}
 		event_free(wire_parse_event(text, length, 0));
 		wire_parse_answer(text, length, 0, &answer);
-		free(answer.terms.rights);
+		terms_free(&answer.terms);
 		event_free(wire_parse_sync(text, length));
 		free(text);
 	}
@@ -433,6 +618,72 @@ static bool accepts(struct order *order, enum event_kind kind, uint64_t n, const
 
 	strcpy(event.origin.run, run);
 	return order_accepts(order, &event) && strcmp(event.origin.run, order->last.run) == 0;
+}
+
+/* The verifier of the RFC 8032 test key, its id made the same way as anywhere else. */
+#define PUBLIC "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
+#define VERIFY(public, endpoint)                                                                                       \
+	"\"verify\":{\"public\":\"" public "\",\"domain\":\"AAECAwQFBgcICQoLDA0ODw\",\"endpoint\":\"" endpoint "\"}"
+
+static void make_id(const char *public, char key[KEY_ID_CHARS + 1])
+{
+	unsigned char labelled[43] = "authd/id/v1";
+	unsigned char digest[crypto_hash_sha256_BYTES];
+
+	grammar_decode(public, PUBLIC_KEY_CHARS, labelled + 11);
+	crypto_hash_sha256(digest, labelled, sizeof(labelled));
+	grammar_encode(digest, ID_BYTES, key);
+}
+
+static bool has_verifier(const char *verify, const char *key)
+{
+	char text[1024];
+	struct event *event;
+	bool has;
+
+	snprintf(text, sizeof(text),
+		 "{\"type\":\"snapshot\",\"n\":7,\"run\":\"03b7a1c95e6d2f48\",\"sessions\":[{\"client_id\":\"c1\","
+		 "\"session\":\"5kq1Yw2f0bU\",\"key\":\"%s\",\"lease_ms\":5000,\"will\":\"suppress\",\"rights\":[],"
+		 "\"offline\":true,%s}],\"seen\":[\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"]}",
+		 key, verify);
+	event = event_of(text);
+	has = event != NULL && event->sessions[0].verifier != NULL && event->sessions[0].offline &&
+	      event->seen_count == 1 && strcmp(event->sessions[0].verifier->endpoint, "h:1") == 0;
+	event_free(event);
+	return has;
+}
+
+static void test_a1_verifiers(void)
+{
+	char key[KEY_ID_CHARS + 1], weak[KEY_ID_CHARS + 1];
+
+	make_id(PUBLIC, key);
+	make_id("AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", weak);
+	CHECK(has_verifier(VERIFY(PUBLIC, "h:1"), key));
+	CHECK(!has_verifier(VERIFY(PUBLIC, "h:1"), weak));
+	CHECK(!has_verifier(VERIFY("AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "h:1"), weak));
+	CHECK(!has_verifier(VERIFY(PUBLIC, ""), key));
+	CHECK(!has_verifier("\"verify\":{}", key));
+	CHECK(!has_verifier("\"verify\":null", key));
+	CHECK(!has_verifier(VERIFY(PUBLIC, "h:1") "," VERIFY(PUBLIC, "h:1"), key));
+	CHECK(event_of("{\"type\":\"snapshot\",\"n\":7,\"run\":\"03b7a1c95e6d2f48\",\"sessions\":[],\"seen\":[5]}") == NULL);
+	CHECK(event_of("{\"type\":\"snapshot\",\"n\":7,\"run\":\"03b7a1c95e6d2f48\",\"sessions\":[],\"seen\":[\"A\"]}") == NULL);
+	CHECK(event_of("{\"type\":\"snapshot\",\"n\":7,\"run\":\"03b7a1c95e6d2f48\",\"sessions\":[],\"seen\":{}}") == NULL);
+}
+
+static void test_question(void)
+{
+	struct question question = {.broker = "hall", .boot = "0", .client_id = "c1", .protocol = 5,
+				    .shown = {.hello = "aa", .nonce = "bb", .response = "cc"},
+				    .reauthenticates = "5kq1Yw2f0bU"};
+	char *text = wire_write_question(&question);
+
+	CHECK(text != NULL && strcmp(text, "{\"broker\":\"hall\",\"boot\":\"0\",\"client_id\":\"c1\",\"username\":\"\","
+					   "\"password\":\"\",\"exchange\":{\"hello\":\"aa\",\"nonce\":\"bb\","
+					   "\"response\":\"cc\"},\"reauthenticates\":\"5kq1Yw2f0bU\",\"address\":\"\","
+					   "\"protocol\":5,\"clean\":false,\"enforces\":[\"rights\",\"lease\","
+					   "\"kick\",\"will\"]}") == 0);
+	wire_forget(text);
 }
 
 static void test_order(void)
@@ -547,6 +798,80 @@ static void test_table_keys_and_kicks(void)
 	table_clear(&table);
 }
 
+/* The quick way finds what the slow one does, whatever came and went in between, also at a reused address. */
+static void test_a38_table_recent(void)
+{
+	struct table table;
+	struct entry *entry;
+	char client_id[32];
+
+	CHECK(table_init(&table));
+	table.offline_max = 3;
+	for (int round = 0; round < 5000; round++) {
+		int client = (int)randombytes_uniform(12);
+		uintptr_t connection = (1 + randombytes_uniform(4)) << 6;
+
+		snprintf(client_id, sizeof(client_id), "client-%d", client);
+		entry = table_find_client(&table, client_id);
+		CHECK(table_find_connection(&table, (void *)connection, client_id) == entry);
+		if (entry == NULL || randombytes_uniform(3) == 0) {
+			put(&table, client, 1, 1000);
+		} else if (entry->online) {
+			table_set_offline(&table, entry);
+		}
+	}
+	table_clear(&table);
+}
+
+static void test_a38_memo(void)
+{
+	static struct memo memo;
+	struct memo_slot *slot = memo_slot(&memo, 1, ACTION_PUB, "a/b", 3);
+	char longest[MEMO_NAME_MAX_BYTES + 1];
+
+	CHECK(!memo_allows(slot, 1, ACTION_PUB, "a/b", 3, 0));
+	memo_keep(slot, 1, ACTION_PUB, "a/b", 3, 1000);
+	CHECK(memo_allows(slot, 1, ACTION_PUB, "a/b", 3, 999) && !memo_allows(slot, 1, ACTION_PUB, "a/b", 3, 1000));
+	CHECK(!memo_allows(slot, 2, ACTION_PUB, "a/b", 3, 0) && !memo_allows(slot, 1, ACTION_SUB, "a/b", 3, 0));
+	CHECK(!memo_allows(slot, 1, ACTION_PUB, "a/bc", 4, 0) && !memo_allows(slot, 1, ACTION_PUB, "a/c", 3, 0));
+	memset(longest, 'x', sizeof(longest));
+	slot = memo_slot(&memo, 1, ACTION_PUB, longest, MEMO_NAME_MAX_BYTES);
+	CHECK(slot != NULL && memo_slot(&memo, 1, ACTION_PUB, longest, sizeof(longest)) == NULL);
+	memo_keep(slot, 1, ACTION_PUB, longest, MEMO_NAME_MAX_BYTES, 1000);
+	CHECK(memo_allows(slot, 1, ACTION_PUB, longest, MEMO_NAME_MAX_BYTES, 0));
+	longest[MEMO_NAME_MAX_BYTES - 1] = 'y';
+	CHECK(!memo_allows(slot, 1, ACTION_PUB, longest, MEMO_NAME_MAX_BYTES, 0));
+}
+
+/* Sessions of an earlier run come and go within the bounds, and go on under a connection. */
+static void test_table_restores(void)
+{
+	struct table table;
+	struct origin origin = {.n = 1};
+	struct entry *entry;
+
+	CHECK(table_init(&table));
+	table.offline_max = 100;
+	for (int i = 0; i < 300; i++) {
+		struct terms terms = {.lease_ends_at_ms = 1000 + i};
+
+		snprintf(terms.client_id, sizeof(terms.client_id), "client-%d", i % 200);
+		snprintf(terms.session, sizeof(terms.session), "%011d", 500000 + i);
+		terms.rights = calloc(1, sizeof(struct rights));
+		CHECK(table_restore(&table, &terms, &origin) && terms.rights == NULL);
+	}
+	CHECK(table.count == 100 && table.offline == 100 && table.heap_count == 0);
+	entry = table_find_client(&table, "client-99");
+	CHECK(entry != NULL && entry->restored && !entry->online && strcmp(entry->terms.session, "00000500299") == 0);
+	CHECK(table_readmit(&table, entry, &origin) && entry->online && !entry->restored && table.heap_count == 1);
+	CHECK(table.offline == 99 && entry->connection == &origin && entry->previous_connection == NULL);
+	CHECK(table_readmit(&table, entry, &table) && table.heap_count == 1 && entry->previous_connection == &origin);
+	CHECK(table_next_ended(&table, 2000) == entry);
+	table_set_offline(&table, entry);
+	CHECK(table.offline == 100 && table.count == 100);
+	table_clear(&table);
+}
+
 int main(int argc, char **argv)
 {
 	if (sodium_init() < 0) {
@@ -557,16 +882,28 @@ int main(int argc, char **argv)
 	test_path_grammar();
 	test_password_grammar();
 	test_client_ids();
+	test_counter_grammar();
+	test_base64url();
+	test_auth_grammar();
+	test_nonces();
+	test_nonces_over_clock_steps();
+	test_nonces_are_bounded();
+	test_exchanges();
 	test_budget();
 	test_budget_in_any_second();
 	test_rates();
 	test_answer();
 	test_odd_answers();
 	test_events();
+	test_a1_verifiers();
+	test_question();
 	test_noise();
 	test_order();
 	test_table_bounds();
 	test_table_leases();
+	test_table_restores();
+	test_a38_table_recent();
+	test_a38_memo();
 	test_table_keys_and_kicks();
 	for (int i = 1; i < argc; i++) {
 		test_vectors(argv[i]);

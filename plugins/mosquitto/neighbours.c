@@ -1,0 +1,56 @@
+#include "neighbours.h"
+
+#include <dlfcn.h>
+#include <link.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "compat.h"
+
+/* Where the object lies that `address` is in. Names do not tell: brokers load plugins into one name space, where the
+ * first of two equal names stands for both. */
+static const void *object_of(const void *address)
+{
+	Dl_info info;
+
+	return dladdr(address, &info) == 0 ? NULL : info.dli_fbase;
+}
+
+static bool is_other_plugin(void *handle, const void *own)
+{
+	static const char *const names[] = {"mosquitto_plugin_version", "mosquitto_auth_plugin_version"};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		const void *entry_point = dlsym(handle, names[i]);
+
+		if (entry_point != NULL && object_of(entry_point) != own) {
+			return true;
+		}
+	}
+	return false;
+}
+
+static int look_at(struct dl_phdr_info *info, size_t size, void *own)
+{
+	void *handle = info->dlpi_name[0] == '\0' ? NULL : dlopen(info->dlpi_name, RTLD_LAZY | RTLD_NOLOAD);
+
+	(void)size;
+	if (handle == NULL) {
+		return 0;
+	}
+	if (is_other_plugin(handle, own)) {
+		mosquitto_log_printf(MOSQ_LOG_WARNING,
+				     "authd: another plugin is loaded, %s: what it allows before authd is asked is "
+				     "allowed, and what it changes after is not checked again; load authd alone",
+				     info->dlpi_name);
+	}
+	dlclose(handle);
+	return 0;
+}
+
+void neighbours_report(void)
+{
+	static const char mark;
+
+	dl_iterate_phdr(look_at, (void *)object_of(&mark));
+}
