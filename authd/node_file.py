@@ -56,7 +56,7 @@ def load_node_file(state_dir: Path) -> NodeFile:
         raise ConfigError(
             f"`{path}`: {error.strerror}; run `authd init` or `authd join` first",
         ) from error
-    except (ValueError, TypeError, AttributeError, FormatError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError, FormatError) as error:
         raise ConfigError(f"`{path}`: damaged") from error
     return node
 

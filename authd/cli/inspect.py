@@ -145,7 +145,7 @@ def _key_file(data: bytes) -> dict[str, object]:
         content = json.loads(data)
         public = admit_key(decode_base64url(content["public"]))
         described: dict[str, object] = {"kind": "key file", "format": str(content["format"])}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FormatError("not a key file") from error
     described |= {"key": encode_base64url(public), "key_id": key_id_text(public)}
     described["encrypted"] = "encrypted_seed" in content

@@ -93,7 +93,6 @@ class Unverified:
 
     envelope: UnverifiedEnvelope
     encoded: bytes
-    unverified_issuer: bytes
     claims: ClaimMap
 
     @property
@@ -190,11 +189,9 @@ def parse(kind: Kind, data: bytes) -> Unverified:
     if not isinstance(claims, Mapping) or not isinstance(claims.get(Claim.ISS), bytes):
         msg = f"{kind.name.lower()}: no issuer key"
         raise FormatError(msg)
-    issuer = claims[Claim.ISS]
     return Unverified(
         envelope=envelope,
         encoded=data,
-        unverified_issuer=issuer if isinstance(issuer, bytes) else b"",
         claims=claims,
     )
 

@@ -39,7 +39,6 @@ EVICT_USERNAME: Final = "authd-evict"
 NONCE_BYTES: Final = 8
 _TIME_BYTES: Final = 5
 _HEAD_BYTES: Final = 1 + _TIME_BYTES + NONCE_BYTES
-_POP_BYTES: Final = _HEAD_BYTES + 64
 _POP_CHARS: Final = 104
 _POP_HINT_CHARS: Final = 126
 PASSWORD_BYTES: Final = 16

@@ -64,7 +64,7 @@ class DeviceKey:
             )
         except OSError as error:
             raise ConfigError(f"`{path}`: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(f"`{path}`: not a device's key file") from error
         except AuthdError as error:
             raise ConfigError(f"`{path}`: {error}") from error

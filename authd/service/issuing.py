@@ -14,7 +14,7 @@ from authd.core import limits
 from authd.core.claims import Kind
 from authd.core.encoding import CborValue, decode, encode
 from authd.core.grants import Grant
-from authd.core.identity import DomainId, PublicKey, SigningKey
+from authd.core.identity import ID_BYTES, KEY_BYTES, DomainId, PublicKey, SigningKey
 from authd.core.policy import FULL_SCOPE
 from authd.core.records import Record, RecordKind, encode_record, make_record, record_salt, seal
 from authd.core.roots import Authority, Root, RootClaims, sign_root
@@ -291,20 +291,24 @@ def decode_ticket(data: bytes) -> Ticket:
             1,
             bytes() as domain,
             bytes() as seed,
-            int() as operator,
+            0 | 1 as operator,
             [*roots],
             [*grants],
             bytes() as publisher,
             [*peers],
-        ] if len(peers) <= MAX_TICKET_PEERS:
+        ] if (
+            len(peers) <= MAX_TICKET_PEERS
+            and (len(domain), len(seed), len(publisher)) == (ID_BYTES, KEY_BYTES, KEY_BYTES)
+            and all(isinstance(peer, str) for peer in peers)
+        ):
             return Ticket(
                 domain=DomainId(domain),
                 seed=seed,
-                operator=operator == 1,
+                operator=bool(operator),
                 roots=tuple(map(_decode_bytes, roots)),
                 grants=tuple(map(_decode_bytes, grants)),
                 publisher=publisher,
-                peers=tuple(peer for peer in peers if isinstance(peer, str)),
+                peers=tuple(peer for peer in peers if isinstance(peer, str)),  # all of them
             )
         case _:
             raise FormatError("not a ticket: copy it whole, from `authd invite`")

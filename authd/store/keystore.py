@@ -194,7 +194,7 @@ def _read_json(path: Path) -> dict[str, str]:
         content = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"`{path}`: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"`{path}`: damaged") from error
     if not isinstance(content, dict):
         raise ConfigError(f"`{path}`: damaged")

@@ -75,7 +75,7 @@ def parcels() -> list[Target]:
             decode=decode_ticket,
             refusals=PARSED,
             seeds=[encode_ticket(ticket), *vectors_of("ticket")],
-            # Not compared with what is written again: what is odd in a ticket is refused in use.
+            again=encode_ticket,
             resealed=lambda rng, _: _changed(rng, encode_ticket(ticket)),
         ),
     ]

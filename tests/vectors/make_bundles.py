@@ -19,9 +19,16 @@ def bundle(
     return cbor([version, statements, records])
 
 
-def ticket(*, version: int = 1, peers: object = ("a.example:8184",)) -> bytes:
+def ticket(
+    *,
+    version: int = 1,
+    seed: bytes = bytes(32),
+    operator: int = 0,
+    peers: object = ("a.example:8184",),
+) -> bytes:
     """Encode a ticket; its seed is all zero."""
-    parts = [FIRST_ID, bytes(32), 0, [root(FIRST, *BY_TWO)], [PLAIN], public("publisher"), peers]
+    roots, grants = [root(FIRST, *BY_TWO)], [PLAIN]
+    parts = [FIRST_ID, seed, operator, roots, grants, public("publisher"), peers]
     return cbor([version, *parts])
 
 
@@ -39,6 +46,13 @@ def bundles() -> Iterator[Vector]:
         ("ticket", "plain"): ("ok", "one root, one grant, one peer", ticket()),
         ("ticket", "version-2"): ("malformed", "another version", ticket(version=2)),
         ("ticket", "nine-peers"): ("malformed", "one too many", ticket(peers=("a:1",) * 9)),
+        ("ticket", "peer-no-text"): ("malformed", "a peer that is a number", ticket(peers=(7,))),
+        ("ticket", "operator-two"): (
+            "malformed",
+            "neither an operator nor none",
+            ticket(operator=2),
+        ),
+        ("ticket", "seed-short"): ("malformed", "a seed of 31 bytes", ticket(seed=bytes(31))),
         ("ticket", "no-array"): ("malformed", "a map", cbor({1: 1})),
     }
     for (kind, name), (expect, comment, body) in table.items():

@@ -131,3 +131,10 @@ def test_what_is_no_key_file_is_named(tmp_path: Path, text: str) -> None:
         DeviceKey.load(path)
     with pytest.raises(ConfigError, match="missing"):
         DeviceKey.load(tmp_path / "missing")
+
+
+def test_a_key_file_that_is_nested_without_end_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "deep.key"
+    path.write_text("[" * 100_000)
+    with pytest.raises(ConfigError, match="not a device's key file"):
+        DeviceKey.load(path)

@@ -196,7 +196,7 @@ def test_a54_a_ticket_does_not_print_its_seed() -> None:
         operator=True,
         roots=(),
         grants=(),
-        publisher=b"",
+        publisher=b"\x08" * 32,
         peers=("a:1",),
     )
     assert decode_ticket(encode_ticket(ticket)) == ticket

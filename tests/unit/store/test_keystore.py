@@ -97,6 +97,7 @@ def edit(**change: object) -> Callable[[str], str]:
         edit(encrypted_seed="AAAA", salt="AAAA"),
         edit(encrypted_seed="AAAA"),
         edit(encrypted_seed=None, seed=None),
+        lambda _text: "[" * 100_000,
     ],
 )
 def test_a49_a_damaged_key_file_is_named_and_nothing_of_it_is_told(
