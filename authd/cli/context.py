@@ -182,6 +182,17 @@ class Context:
             return admit_key(decode_base64url(str(answer["key"])))
         raise NotFoundError(f"`{text}` is not a name, key id or key known here")
 
+    def find_proven(self, text: str) -> tuple[PublicKey, bool]:
+        """Find a key as `find_key` does, or the digest of a certificate's, which is marked so.
+
+        Raises:
+            NotFoundError: Nothing here is called so.
+        """
+        subject = self._subject(text)
+        if subject is not None and subject.form == "tls":
+            return PublicKey(decode_base64url(subject.key)), True
+        return self.find_key(text), False
+
     def _subject(self, text: str) -> Subject | None:
         for subject in self.keystore.subjects():
             if subject.name == text or _key_id_of(subject) == text:

@@ -27,13 +27,13 @@ def explain(
 ) -> None:
     """Say whether a key would be admitted, and why; exit 0 for allow, 1 for deny."""
     context = make_context(state, as_json=as_json)
-    public = context.find_key(key)
+    public, is_certificate = context.find_proven(key)
     subject = context.subject(key)
     body: dict[str, object] = {
         "key": encode_base64url(public),
         "broker": broker or context.settings().brokers[0].name,
         "client_id": client_id,
-        "form": form or (subject.form if subject else "pop"),
+        "form": "tls" if is_certificate else form or (subject.form if subject else "pop"),
         "operation": operation,
         "topic": topic,
     }

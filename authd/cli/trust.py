@@ -115,8 +115,9 @@ def why(
 ) -> None:
     """Show the paths of grants to a key, or why there is none."""
     context = make_context(state, as_json=as_json)
-    public = context.find_key(key)
-    answer: dict[str, Any] = context.ask("why", {"key": encode_base64url(public)})
+    public, is_certificate = context.find_proven(key)
+    body: dict[str, object] = {"key": encode_base64url(public), "certificate": is_certificate}
+    answer: dict[str, Any] = context.ask("why", body)
     lines = [f"key {answer['key']}"]
     for path in answer["paths"]:
         lines += path_lines(path)

@@ -74,7 +74,8 @@ class Admin:
         )
 
     async def _why(self, body: _Body) -> Answer:
-        return self._operator.why(decode_base64url(text_member(body, "key")))
+        key = decode_base64url(text_member(body, "key"))
+        return self._operator.why(key, certificate=body.get("certificate") is True)
 
     async def _find_key(self, body: _Body) -> Answer:
         return self._operator.find_key(text_member(body, "id"))

@@ -239,14 +239,16 @@ class Operator:
             "paths": [self._path(path) for path in decision.rights.paths],
         }
 
-    def why(self, key: bytes) -> Answer:
-        """Show the paths to a key, or why there is none.
+    def why(self, key: bytes, *, certificate: bool = False) -> Answer:
+        """Show the paths to a key, or to the digest of a certificate's, or why there is none.
 
         Raises:
+            FormatError: Not a digest.
             WeakKeyError: Not a key.
         """
-        public = admit_key(key)
-        evaluation = self._parts.authority.evaluate(public, now=self._parts.clock.now())
+        public = _digest(key) if certificate else admit_key(key)
+        now = self._parts.clock.now()
+        evaluation = self._parts.authority.evaluate(public, now=now, tls=certificate)
         return {
             "key": key_id_text(public),
             "paths": [self._path(path) for path in evaluation.paths],

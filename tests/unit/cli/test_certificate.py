@@ -153,7 +153,7 @@ def test_a_private_key_is_not_taken_for_a_certificate(
 
 @pytest.mark.parametrize(
     "arguments",
-    ["device cert x --pub=x --key-type=dsa", "grant lamp --pub=x", "explain lamp publish x"],
+    ["device cert x --pub=x --key-type=dsa", "grant lamp --pub=x"],
 )
 def test_a_certificate_is_no_key(run: Run, domain: Path, arguments: str) -> None:
     assert run("device", "cert", "lamp", "--pub=site/lamp").code == 0
@@ -220,6 +220,9 @@ def test_a_certificate_is_revoked_by_name_and_its_session_is_cut(run: Run, tmp_p
         assert made["published"] is True
         allowed = connect(site, made["digest"], made["client_id"])
         assert (allowed["verdict"], allowed["key"]) == ("allow", made["key_id"])
+        explained = run("explain", "lamp", "publish", "site/lamp", "--broker=hall", site=site)
+        assert (explained.code, explained.json["effect"]) == (0, "allow")
+        assert run("trust", "why", "lamp", site=site).json["paths"]
         revoked = run("revoke", "lamp", "--wait=1", site=site)
         assert (revoked.code, revoked.json["kind"], revoked.json["target"]) == (
             0,
@@ -228,3 +231,6 @@ def test_a_certificate_is_revoked_by_name_and_its_session_is_cut(run: Run, tmp_p
         )
         assert [cut["client_id"] for cut in revoked.json["cut"]] == [made["client_id"]]
         assert connect(site, made["digest"], made["client_id"])["reason"] == "revoked"
+        assert run("explain", "lamp", "--broker=hall", site=site).json["reason"] == "revoked"
+        why = run("trust", "why", "lamp", site=site)
+        assert (why.code, why.json["failures"][0]["reason"]) == (1, "revoked")
