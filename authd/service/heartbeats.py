@@ -26,6 +26,8 @@ from authd.errors import EquivocationError, StaleRecordError
 from authd.service.ports import Clock, Item, StatementStore
 
 _REMEMBERED_HEADS: Final = 64
+# Half of what others tolerate, so that their clocks may be off by the other half.
+_MOST_AHEAD_S: Final = limits.HEARTBEAT_AHEAD_S // 2
 BEAT_S: Final = limits.HEARTBEAT_LIFE_S // 3
 """A head is signed every third of its life, so that two may get lost."""
 
@@ -232,9 +234,17 @@ class Heartbeats:
         view = domain.view(self._key.public)
         missing = self._missing(view, state)
         due = self._dirty or missing or now - self._signed_at >= BEAT_S
-        if not due or view.equivocated:
+        if not due or view.equivocated or self._is_ahead(view, now):
             return None
         return self._sign(domain, view, missing, now=now, state=state)
+
+    def _is_ahead(self, view: KeyView, now: int) -> bool:
+        """Say whether heads were signed so fast that the next would be dated too far ahead.
+
+        Times rise by a second from head to head, and nobody counts one that is 5 s ahead. What is
+        new goes into the next head, a second later.
+        """
+        return view.newest is not None and view.newest.issued_at >= now + _MOST_AHEAD_S
 
     def _missing(self, view: KeyView, state: TrustState) -> tuple[StatementId, ...]:
         """Return the revocations that are not on the own list yet; asked every second."""
