@@ -13,7 +13,7 @@ fmt: venv ; $(RUN) ruff check --fix-only -q . ; $(RUN) ruff format -q .
 lint: venv ; $(RUN) ruff check . && $(RUN) ruff format --check -q .
 types: venv ; $(RUN) mypy
 imports: venv ; $(BIN)/lint-imports
-unit: venv ; @$(RUN) pytest tests/unit
+unit: deps plugin ; @$(RUN) pytest tests/unit
 vectors: deps plugin ; @$(RUN) pytest tests/conformance
 property: venv ; @$(RUN) pytest tests/property
 sim: venv ; @$(RUN) pytest tests/simulation && $(RUN) tests.simulation --nodes 100 --runs 20

@@ -64,6 +64,7 @@ COMMANDS: Final = {
     "shim": Command("shim", "Put a fresh proof into each CONNECT of clients that cannot make one."),
     "status": Command("status", "Show domain, freshness, peers, brokers and sessions."),
     "up": Command("up", "Run the daemon until SIGTERM; SIGHUP reads the configuration again."),
+    "broker": Command("broker", "Brokers: their configuration, and its test."),
     "device": Command("device", "Devices: a device is its key."),
     "trust": Command("trust", "Which domains count here, and why a key does."),
     "domain": Command("heartbeat", "Change what the domain's root says."),

@@ -2,6 +2,7 @@
 
 from authd.cli import (
     backup,
+    broker,
     demo,
     device,
     explain,
@@ -23,6 +24,7 @@ from authd.cli import (
 
 __all__ = [
     "backup",
+    "broker",
     "demo",
     "device",
     "explain",

@@ -7,7 +7,7 @@ import json
 import signal
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Final
@@ -23,7 +23,7 @@ from authd.core.grants import Grant, KeySubject, verify_grant
 from authd.core.identity import PublicKey
 from authd.core.limits import MAX_PATH_GRANTS
 from authd.device import DeviceKey
-from authd.errors import ConfigError, FormatError
+from authd.errors import AuthdError, ConfigError, FormatError
 from authd.service.issuing import decode_bundle
 from authd.shim import Ended, Shim, ShimLimits, ShimReport
 
@@ -72,12 +72,15 @@ def shim(
             tls=tls_context,
             limits=ShimLimits(connections=connections),
         )
-        _tell_ready(output, listener, endpoint, device)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_until_told(server, listener))
+            runner.run(
+                _until_told(
+                    server, listener, lambda: _tell_ready(output, listener, endpoint, device)
+                )
+            )
 
 
-async def _until_told(server: Shim, listener: socket.socket) -> None:
+async def _until_told(server: Shim, listener: socket.socket, on_ready: Callable[[], None]) -> None:
     """Serve until SIGTERM or SIGINT."""
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
@@ -85,6 +88,7 @@ async def _until_told(server: Shim, listener: socket.socket) -> None:
         loop.add_signal_handler(number, told.set)
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(server.serve(listener), name="shim")
+        on_ready()
         await told.wait()
         serving.cancel()
 
@@ -104,8 +108,11 @@ def _grants_of(bundle: Path) -> list[Grant]:
         data = bundle.read_bytes()
     except OSError as error:
         raise ConfigError(f"`{bundle}`: {error.strerror}") from error
-    items = decode_bundle(data).statements
-    return [verify_grant(one.data) for one in items if one.kind is Kind.GRANT]
+    try:
+        items = decode_bundle(data).statements
+        return [verify_grant(one.data) for one in items if one.kind is Kind.GRANT]
+    except AuthdError as error:
+        raise ConfigError(f"`{bundle}`: {error}") from error
 
 
 def _path_to(key: PublicKey, grants: list[Grant]) -> tuple[Grant, ...]:

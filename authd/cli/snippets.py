@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from authd.config import BrokerSettings
 from authd.core.topics import Action
 from authd.device import DeviceKey
 
@@ -41,6 +42,24 @@ def password_snippets(device: DeviceKey, secret: str, endpoint: str) -> list[str
         "",
         "The password is shown once and stored nowhere. It can be replayed by whoever reads it on",
         "the way: use TLS between client and broker.",
+    ]
+
+
+def mosquitto_config(entry: BrokerSettings, socket: Path, plugin: Path) -> list[str]:
+    """Write the lines of `mosquitto.conf` that let authd decide."""
+    port = entry.endpoints[0].rpartition(":")[2]
+    return [
+        f"# Mosquitto asks authd as `{entry.name}`; clients dial one of:",
+        *(f"#   {endpoint}" for endpoint in entry.endpoints),
+        "# The broker's user must be in the group `authd-broker`.",
+        "per_listener_settings false",
+        "allow_anonymous false",
+        "check_retain_source true",
+        "persistent_client_expiration 7d",
+        f"plugin {plugin}",
+        f"plugin_opt_authd_socket {socket}",
+        f"plugin_opt_authd_broker {entry.name}",
+        f"listener {port}",
     ]
 
 
