@@ -1,9 +1,11 @@
 """The command tree and the one table from errors to exit codes: 0 yes, 1 no, 2 error."""
 
+import re
 import sys
 import traceback
+from collections.abc import Callable
 from importlib import import_module
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 import typer
 
@@ -39,7 +41,9 @@ def run() -> None:
     _register(sys.argv[1] if len(sys.argv) > 1 else "")
     output = Output(as_json="--json" in sys.argv)
     try:
-        code = app(standalone_mode=False)
+        command = typer.main.get_command(app)
+        _let_ids_through(cast("_Command", command))
+        code = command(standalone_mode=False)
     except AuthdError as error:
         output.error(str(error), reason=error.reason)
         code = ERROR
@@ -57,6 +61,44 @@ def run() -> None:
         output.error(f"internal error: {type(error).__name__}", reason=ReasonCode.INTERNAL)
         code = ERROR
     sys.exit(code if isinstance(code, int) else YES)
+
+
+# An id or a key in base64url; one of sixty-four begins with a hyphen, as options do.
+_ID: Final = re.compile(r"-(?:[A-Za-z0-9_-]{21}|[A-Za-z0-9_-]{42})")
+
+
+class _State(Protocol):
+    largs: list[str]
+
+
+class _Parser(Protocol):
+    _process_opts: Callable[[str, _State], None]
+
+
+class _Command(Protocol):
+    make_parser: Callable[[object], _Parser]
+
+
+def _let_ids_through(command: _Command) -> None:
+    """Let ids and keys that begin with a hyphen be arguments; no option is as long as they are."""
+    make_parser = command.make_parser
+
+    def make(context: object) -> _Parser:
+        parser = make_parser(context)
+        process = parser._process_opts  # noqa: SLF001 - the one place that tells options apart
+
+        def tell_apart(argument: str, state: _State) -> None:
+            if _ID.fullmatch(argument):
+                state.largs.append(argument)
+            else:
+                process(argument, state)
+
+        parser._process_opts = tell_apart  # noqa: SLF001 - as above
+        return parser
+
+    command.make_parser = make
+    for below in getattr(command, "commands", {}).values():
+        _let_ids_through(below)
 
 
 def _register(name: str) -> None:
