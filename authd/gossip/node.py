@@ -252,7 +252,10 @@ class GossipNode:
         if self._views.is_shunned(introduction.key, now=self._clock.monotonic()):
             return False
         if held is None:
-            return len(self._peers) < MAX_ACCEPTED
+            # Whoever is new gets a place even where all are taken, or a full circle would never
+            # let anybody in; whoever left a moment ago does not push others out by coming again.
+            now = self._clock.monotonic()
+            return len(self._peers) < MAX_ACCEPTED or self._views.is_new(introduction.key, now=now)
         before = held.introduction
         if before.run != introduction.run or before.we_dialled == introduction.we_dialled:
             return True
@@ -262,6 +265,10 @@ class GossipNode:
         held = self._peers.get(peer.key)
         if held is not None:
             held.close("replaced by a newer stream")
+        elif len(self._peers) >= MAX_ACCEPTED:
+            placed = list(self._peers.values())
+            gone = placed[int(chance(self._entropy) * len(placed))]
+            gone.close("its place is given to a newcomer")
         self._peers[peer.key] = peer
         self._views.on_up(peer.key)
         _log.info("gossip.stream_opened", peer=peer.name)
@@ -278,7 +285,7 @@ class GossipNode:
     def _leave(self, peer: Peer) -> None:
         if self._peers.get(peer.key) is peer:
             del self._peers[peer.key]
-            self._views.on_down(peer.key)
+            self._views.on_down(peer.key, now=self._clock.monotonic())
             self._changed.set()
 
     def _own_sample(self) -> tuple[Sample, ...]:

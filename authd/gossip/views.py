@@ -19,6 +19,7 @@ _LAST_RETRY_S: Final = 30.0
 _MAX_FAILURES: Final = 6
 # Long enough for another to take its place; it may have been a moment's trouble.
 SHUNNED_S: Final = 300.0
+NEW_AFTER_S: Final = 60.0
 
 
 @dataclass(slots=True)
@@ -66,6 +67,7 @@ class Views:
         self._samples: dict[PublicKey, Sample] = {}
         self._active: set[PublicKey] = set()
         self._shunned: dict[PublicKey, float] = {}
+        self._left: dict[PublicKey, float] = {}
 
     @property
     def active(self) -> frozenset[PublicKey]:
@@ -186,9 +188,15 @@ class Views:
         """A stream to ``key`` is live."""
         self._active.add(key)
 
-    def on_down(self, key: PublicKey) -> None:
+    def on_down(self, key: PublicKey, *, now: float) -> None:
         """No stream to ``key`` is live any more."""
         self._active.discard(key)
+        self._left = {one: at for one, at in self._left.items() if at + NEW_AFTER_S > now}
+        self._left[key] = now
+
+    def is_new(self, key: PublicKey, *, now: float) -> bool:
+        """Say whether a node has had no stream here lately."""
+        return self._left.get(key, -NEW_AFTER_S) + NEW_AFTER_S <= now
 
     def passive(self) -> list[Sample]:
         """Return where nodes listen that have no stream with this one."""

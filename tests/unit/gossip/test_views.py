@@ -1,7 +1,14 @@
 import pytest
 
 from authd.gossip.messages import Sample, sign_sample
-from authd.gossip.views import MAX_ACTIVE, MAX_PASSIVE, SHUNNED_S, Allowance, Views
+from authd.gossip.views import (
+    MAX_ACTIVE,
+    MAX_PASSIVE,
+    NEW_AFTER_S,
+    SHUNNED_S,
+    Allowance,
+    Views,
+)
 from tests.unit.dht.nodes import make_key
 
 OWN = make_key("own").public
@@ -77,7 +84,7 @@ def test_a_peer_with_a_stream_is_not_dialled_nor_are_we_ourselves() -> None:
     views.on_identified("self:1", OWN)
     assert views.to_dial(now=0.0) == []
     assert views.next_dial_at() is None
-    views.on_down(make_key("peer 1").public)
+    views.on_down(make_key("peer 1").public, now=0.0)
     assert views.to_dial(now=0.0) == ["192.0.2.1:2"]
 
 
@@ -100,7 +107,7 @@ def test_the_passive_view_is_bounded_and_keeps_those_with_a_stream() -> None:
         assert views.learn(sample(number), chance=0.0)
         views.on_up(key)
     assert not views.learn(sample(99), chance=0.0)
-    views.on_down(keys[7])
+    views.on_down(keys[7], now=0.0)
     assert views.learn(sample(99), chance=0.99)
     assert views.sample(keys[7]) is None
     assert views.sample(make_key("peer 99").public) == sample(99)
@@ -146,7 +153,7 @@ def test_no_dial_is_planned_while_every_place_is_taken() -> None:
     for number in range(MAX_ACTIVE):
         views.on_up(make_key(f"peer {number}").public)
     assert views.next_dial_at() is None
-    views.on_down(make_key("peer 0").public)
+    views.on_down(make_key("peer 0").public, now=0.0)
     assert views.next_dial_at() == 0.0
 
 
@@ -176,3 +183,12 @@ def test_only_a_newer_sample_of_somebody_else_is_news() -> None:
     assert not views.is_news(sample(1, issued_at=5))
     assert views.is_news(sample(1, issued_at=6))
     assert not views.is_news(sign_sample(make_key("own"), address="192.0.2.1:9", issued_at=9))
+
+
+def test_whoever_left_a_moment_ago_is_not_new() -> None:
+    views, key = make_views(), make_key("peer").public
+    assert views.is_new(key, now=0.0)
+    views.on_up(key)
+    views.on_down(key, now=100.0)
+    assert not views.is_new(key, now=100.0 + NEW_AFTER_S - 1)
+    assert views.is_new(key, now=100.0 + NEW_AFTER_S)
