@@ -3,6 +3,7 @@
 import asyncio
 import random
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -56,7 +57,8 @@ class Proxy:
             except OSError:
                 writer.close()
                 return
-            await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer))
+            with suppress(asyncio.CancelledError):
+                await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer))
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         self._servers.append(server)
