@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -16,10 +17,7 @@ from authd.config import BrokerSettings, Settings, load_settings
 from authd.core.encoding import encode_base64url
 from authd.core.identity import PublicKey, SigningKey, key_id_text
 from authd.core.proofs import Audience
-from authd.embedded.broker import EmbeddedBroker, EmbeddedParts
-from authd.embedded.consult import DeciderAddress
 from authd.errors import AuthdError, ConfigError, StoreError
-from authd.evictors.takeover import TakeoverEvictor
 from authd.grpc_api.certificates import Certificates, ensure_certificates
 from authd.grpc_api.server import GrpcParts, GrpcServer
 from authd.http_api.admin import Admin
@@ -38,6 +36,9 @@ from authd.store.keystore import HEARTBEAT, NODE, Keystore
 from authd.store.places import check_place, hold_place
 from authd.store.sqlite import SqliteStore
 from authd.systemd import notify, watchdog_s
+
+if TYPE_CHECKING:
+    from authd.embedded.broker import EmbeddedBroker
 
 _TICK_S: Final = 1.0
 _OUTBOX_S: Final = 1.0
@@ -149,6 +150,9 @@ class Daemon:
             ]
             if self._node.networked:
                 self._network.want()
+            # What is there now stays: the collector need not walk through it for every few thousand
+            # decisions.
+            gc.freeze()
             on_ready()
             notify("READY=1")
             await self._stop.wait()
@@ -241,14 +245,18 @@ class Daemon:
 
     def _evictors(self) -> dict[str, Evictor]:
         evictions = self._service.evictions
+        entries = [entry for entry in self._service.brokers.all() if entry.takeover]
+        if not entries:
+            return {}
+        # An MQTT client's libraries are of no use to a daemon that takes over nothing.
+        from authd.evictors.takeover import TakeoverEvictor  # noqa: PLC0415 - see above
 
         def secret_of(broker: str) -> Callable[[str, PublicKey], str]:
             return lambda client_id, key: evictions.issue(broker, client_id, key)
 
         return {
             entry.name: TakeoverEvictor(address=entry.takeover, secret=secret_of(entry.name))
-            for entry in self._service.brokers.all()
-            if entry.takeover
+            for entry in entries
         }
 
     def _certificates(self) -> Certificates:
@@ -310,7 +318,7 @@ class Daemon:
         stack: AsyncExitStack,
         certificates: Certificates,
         grpc: GrpcServer,
-    ) -> EmbeddedBroker | None:
+    ) -> "EmbeddedBroker | None":
         if not self._embedded:
             return None
         entry = next((one for one in self._settings.brokers if one.kind == "embedded"), None)
@@ -319,6 +327,10 @@ class Daemon:
                 f"`{self._settings.path}`: `authd up --broker` needs a [[broker]] of kind"
                 " `embedded`",
             )
+        # A broker's libraries are of no use to a daemon that runs none.
+        from authd.embedded.broker import EmbeddedBroker, EmbeddedParts  # noqa: PLC0415 - see above
+        from authd.embedded.consult import DeciderAddress  # noqa: PLC0415 - see above
+
         files = certificates.brokers[entry.name]
         parts = EmbeddedParts(
             host="127.0.0.1",

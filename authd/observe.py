@@ -3,6 +3,7 @@
 Nothing here is ever given a password or a private key.
 """
 
+import json
 import logging
 import sys
 from typing import Final
@@ -14,20 +15,20 @@ from authd.core import limits
 from authd.core.decision import ConnectRequest, Decision
 from authd.core.encoding import encode_base64url
 from authd.core.identity import key_id_text
+from authd.errors import ReasonCode
 
 _BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
 
 def configure_logging(log_format: str) -> None:
     """Write structured events to standard error, as JSON lines or for people."""
-    renderer = (
-        structlog.processors.JSONRenderer()
+    renderer: structlog.typing.Processor = (
+        _render_json
         if log_format == "json"
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -37,6 +38,14 @@ def configure_logging(log_format: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+# The library's renderer makes an encoder for every line.
+_ENCODER: Final = json.JSONEncoder(default=repr)
+
+
+def _render_json(_logger: object, _method: str, event: structlog.typing.EventDict) -> str:
+    return _ENCODER.encode(event)
 
 
 class Observations:
@@ -52,6 +61,8 @@ class Observations:
             ("broker", "kind", "effect", "reason"),
             registry=self.registry,
         )
+        # Finding a counter by its labels takes longer than counting.
+        self._counters: dict[tuple[str, str, str, str], Counter] = {}
         self.connect_seconds = Histogram(
             "authd_connect_seconds",
             "Time to decide a CONNECT.",
@@ -109,8 +120,12 @@ class Observations:
 
     def _count(self, broker: str, kind: str, decision: Decision) -> None:
         # The broker's name comes from configuration or is unknown: an unbounded label is not made.
-        known = broker if decision.reason.value != "unknown_broker" else "unknown"
-        self.decisions.labels(known, kind, decision.effect.value, decision.reason.value).inc()
+        known = broker if decision.reason is not ReasonCode.UNKNOWN_BROKER else "unknown"
+        place = (known, kind, decision.effect, decision.reason)
+        child = self._counters.get(place)
+        if child is None:
+            self._counters[place] = child = self.decisions.labels(*place)
+        child.inc()
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

@@ -8,6 +8,7 @@ be sure that no older reader skips it.
 import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Final, TypeAlias
 
 from authd.core import limits
@@ -16,7 +17,6 @@ from authd.core.envelope import UnverifiedEnvelope, parse_envelope, verify_envel
 from authd.core.identity import KEY_BYTES, PublicKey, StatementId, admit_key
 from authd.core.topics import (
     ACTION_NAMES,
-    NO_ACTION,
     Action,
     Scope,
     ScopeEntry,
@@ -227,7 +227,7 @@ def parse_scope(items: Iterable[CborValue]) -> Scope:
     entries: list[ScopeEntry] = []
     for item in items:
         match item:
-            case [str() as topic_filter, [*names]] if names:
+            case [str() as topic_filter, list() as names] if names:
                 entry = ScopeEntry(check_granted_filter(topic_filter), _parse_actions(names))
             case _:
                 msg = "scope: an entry that is not a filter and its actions"
@@ -240,15 +240,23 @@ def parse_scope(items: Iterable[CborValue]) -> Scope:
 
 
 def _parse_actions(names: list[CborValue]) -> Action:
-    actions = NO_ACTION
-    previous = ""
-    for name in names:
-        if not isinstance(name, str) or name not in ACTION_NAMES or name <= previous:
-            msg = "scope: actions are `pub`, `serve`, `sub`, ascending"
-            raise FormatError(msg)
-        previous = name
-        actions |= ACTION_NAMES[name]
+    try:
+        actions = _ACTIONS.get(tuple(names))
+    except TypeError:
+        # An array or a map among them.
+        actions = None
+    if actions is None:
+        msg = "scope: actions are `pub`, `serve`, `sub`, ascending"
+        raise FormatError(msg)
     return actions
+
+
+# Every list of actions that is ascending: seven, so that reading one is looking it up.
+_ACTIONS: Final[dict[tuple[object, ...], Action]] = {
+    names: Action(sum(ACTION_NAMES[name] for name in names))
+    for count in range(1, len(ACTION_NAMES) + 1)
+    for names in combinations(ACTION_NAMES, count)
+}
 
 
 def scope_claim(scope: Scope) -> list[CborValue]:

@@ -138,16 +138,30 @@ class Evidence:
     """What a decision rests on, in words a person and a program can read.
 
     Attributes:
-        paths: One list of ids a path: domain, keys, grants, where each grant came from.
+        proven: The paths.
         matched: The filter that covered what was asked, if something was asked.
         form: How the key was proven.
         audience: Whom the proof was for.
     """
 
-    paths: tuple[dict[str, object], ...] = ()
+    proven: tuple[Path, ...] = ()
     matched: str = ""
     form: str = ""
     audience: str = ""
+
+    @property
+    def paths(self) -> tuple[dict[str, object], ...]:
+        """The paths in words; written when somebody asks, which is seldom."""
+        return tuple(map(describe_path, self.proven))
+
+    def described(self) -> dict[str, object]:
+        """Write all of it down."""
+        return {
+            "paths": self.paths,
+            "matched": self.matched,
+            "form": self.form,
+            "audience": self.audience,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,7 +249,7 @@ def decide_connect(
         now=now,
         key=proof.key,
         evidence=Evidence(
-            paths=tuple(map(describe_path, rights.paths)),
+            proven=rights.paths,
             form=proof.form.name.lower(),
             audience=str(proof.audience),
         ),
@@ -270,7 +284,6 @@ def conclude(
         return deny(ReasonCode.LEASE_ENDED, "the lease of the rights has ended", key=key)
     if not rights.entries and not (takeover and asked is None):
         return deny(ReasonCode.NOT_GRANTED, "no right is left", key=key)
-    matched = ""
     if asked is not None:
         entry = rights.find(*asked)
         if entry is None:
@@ -280,20 +293,20 @@ def conclude(
                 + rights.why_not(asked[1]),
                 key=key,
             )
-        matched = entry.topic_filter
+        evidence = Evidence(
+            proven=evidence.proven,
+            matched=entry.topic_filter,
+            form=evidence.form,
+            audience=evidence.audience,
+        )
     return Decision(
         effect=Effect.ALLOW,
         reason=ReasonCode.OK,
-        detail=f"key `{key_id_text(key)}` is granted this",
+        detail="the key is granted this",
         key=key,
         rights=rights,
         lease_until=lease_until,
-        evidence=Evidence(
-            paths=evidence.paths,
-            matched=matched,
-            form=evidence.form,
-            audience=evidence.audience,
-        ),
+        evidence=evidence,
     )
 
 

@@ -8,6 +8,7 @@ depend on signature bytes or wrapping, so a revocation by id cannot be dodged by
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from authd.core.encoding import decode, encode
@@ -45,7 +46,14 @@ def statement_id(label: str, payload: bytes) -> StatementId:
 
 def signing_bytes(label: str, payload: bytes) -> bytes:
     """Build the Sig_structure to be signed (RFC 9052 §4.4)."""
-    return encode(["Signature1", PROTECTED, label.encode("ascii"), payload])
+    return _before_payload(label) + encode(payload)
+
+
+@lru_cache(maxsize=16)
+def _before_payload(label: str) -> bytes:
+    # Of an array the last item stands last: what is before it is the same for a kind.
+    empty = encode(["Signature1", PROTECTED, label.encode("ascii"), b""])
+    return empty[: -len(encode(b""))]
 
 
 def seal_envelope(label: str, payload: bytes, key: SigningKey) -> bytes:

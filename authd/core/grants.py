@@ -165,6 +165,16 @@ def recall_grant(held: HeldGrant) -> Grant:
         FormatError: Not a grant: it was damaged where it was kept.
         LimitError: The same.
     """
+    return reread_grant(held)
+
+
+def reread_grant(held: HeldGrant) -> Grant:
+    """Do as `recall_grant` for one that nobody will ask for soon: it is not kept parsed.
+
+    Raises:
+        FormatError: Not a grant: it was damaged where it was kept.
+        LimitError: The same.
+    """
     unverified = parse(Kind.GRANT, held)
     claims = Claims("grant", unverified.claims)
     issuer = _admitted(claims.raw(Claim.ISS, KEY_BYTES))
@@ -226,10 +236,14 @@ def _check_grant(grant: Grant) -> None:
 def _take_subject(claims: Claims, admit: Callable[[bytes], PublicKey]) -> Subject:
     if claims.has(Claim.SUB):
         return DomainSubject(DomainId(claims.raw(Claim.SUB, ID_BYTES)))
-    match claims.value(Claim.CNF):
-        case {1: {1: 1, -1: 6, -2: bytes() as raw, **rest}, **more} if not rest and not more:
+    confirmation = claims.value(Claim.CNF)
+    # Whole maps are compared: what has a member more is something else.
+    match confirmation:
+        case {1: {-2: bytes() as raw}} if confirmation == {1: {1: 1, -1: 6, -2: raw}}:
             return KeySubject(admit(raw))
-        case {-65537: bytes() as digest, **more} if len(digest) == KEY_BYTES and not more:
+        case {-65537: bytes() as digest} if len(digest) == KEY_BYTES and confirmation == {
+            _CNF_TLS: digest
+        }:
             return TlsSubject(PublicKey(digest))
         case _:
             msg = "grant: no subject (claim `sub`, or claim `cnf` with an Ed25519 key)"

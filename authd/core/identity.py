@@ -68,12 +68,19 @@ def admit_key(raw: bytes) -> PublicKey:
 
 def key_id(key: PublicKey) -> KeyId:
     """Compute the id of a key."""
-    return KeyId(hashlib.sha256(_ID_LABEL + key).digest()[:ID_BYTES])
+    return _ids_of(key)[0]
 
 
 def key_id_text(key: PublicKey) -> str:
     """Write the id of a key as 22 base64url characters."""
-    return encode_base64url(key_id(key))
+    return _ids_of(key)[1]
+
+
+# One decision asks for the ids of a few keys many times over.
+@lru_cache(maxsize=256)
+def _ids_of(key: PublicKey) -> tuple[KeyId, str]:
+    raw = hashlib.sha256(_ID_LABEL + key).digest()[:ID_BYTES]
+    return KeyId(raw), encode_base64url(raw)
 
 
 def parse_id(text: str) -> bytes:

@@ -146,9 +146,10 @@ class _Search:
 
     def run(self) -> None:
         """Find chains, then turn them into paths in a fair order."""
-        chains = dict.fromkeys(self._climb())
+        # Climbing, each chain is met once: it is told from others by the link that was added.
+        chains = list(self._climb())
         if self.truncated:
-            chains.update(dict.fromkeys(self._descend()))
+            chains = list(dict.fromkeys((*chains, *self._descend())))
         self.chains = tuple(islice(_in_turn(chains), limits.MAX_GROUND_CHAINS))
         for place, chain in enumerate(self.chains):
             if place >= limits.MAX_CHAINS or len(self.paths) >= limits.MAX_PATHS:

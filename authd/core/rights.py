@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from authd.core.formation import Path
 from authd.core.identity import DomainId, PublicKey, StatementId
 from authd.core.policy import Policy
-from authd.core.topics import Action, covers, matches, overlaps
+from authd.core.topics import Action, name_levels, overlaps, reaches, request_levels
 from authd.core.trust import Freshness
 
 
@@ -98,14 +98,11 @@ class Rights:
 
     def find(self, operation: Operation, topic: str) -> Right | None:
         """Find an entry that allows an operation."""
+        subscribes = operation is Operation.SUBSCRIBE
+        levels = request_levels(topic) if subscribes else name_levels(topic)
+        needed = int(Action.PUB if operation is Operation.PUBLISH else Action.SUB)
         for entry in self.entries:
-            if operation is Operation.PUBLISH:
-                allowed = Action.PUB in entry.actions and matches(entry.topic_filter, topic)
-            elif operation is Operation.SUBSCRIBE:
-                allowed = Action.SUB in entry.actions and covers(entry.topic_filter, topic)
-            else:
-                allowed = Action.SUB in entry.actions and matches(entry.topic_filter, topic)
-            if allowed:
+            if int(entry.actions) & needed and reaches(entry.topic_filter, levels):
                 return entry
         return None
 

@@ -14,7 +14,9 @@ shapes it refuses although it could allow (``+/#`` over ``#``, ``+/+/#`` over ``
 """
 
 import enum
+import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from authd.core import limits
@@ -25,8 +27,9 @@ AUTHD_PREFIX: Final = "$authd/"
 POWER_ADMIN: Final = "$authd/admin"
 POWER_NODE: Final = "$authd/node"
 POWER_REVOKE: Final = "$authd/revoke"
-_FIRST_PRINTABLE: Final = " "
-_DELETE: Final = "\x7f"
+# A wildcard fills its level, and `#` is the last one.
+_LEVELS: Final = re.compile(r"(?:(?:\+|[^/+#]*)/)*(?:\+|#|[^/+#]*)")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Action(enum.IntFlag):
@@ -62,14 +65,11 @@ def is_topic_filter(text: str) -> bool:
     """Say whether ``text`` is a topic filter (MQTT 5 §4.7.1)."""
     if not _is_topic_text(text):
         return False
-    levels = text.split("/")
-    if any("#" in level and level != "#" for level in levels) or "#" in levels[:-1]:
-        return False
-    return not any("+" in level and level != "+" for level in levels)
+    return _LEVELS.fullmatch(text) is not None
 
 
 def _is_topic_text(text: str) -> bool:
-    if not text or any(char < _FIRST_PRINTABLE or char == _DELETE for char in text):
+    if not text or _CONTROL.search(text):
         return False
     try:
         return len(text.encode("utf-8")) <= limits.MAX_FILTER_BYTES
@@ -112,9 +112,14 @@ def unwrap_share(requested: str) -> str | None:
 
 def matches(topic_filter: str, name: str) -> bool:
     """Say whether the topic name is under the filter; malformed or ``$share`` names never are."""
+    return reaches(topic_filter, name_levels(name))
+
+
+def name_levels(name: str) -> list[str]:
+    """Split a topic name for `reaches`; empty if it is malformed or begins with ``$share``."""
     if not is_topic_name(name) or name.startswith("$share"):
-        return False
-    return _covers_levels(topic_filter.split("/"), name.split("/"))
+        return []
+    return name.split("/")
 
 
 def covers(granted: str, requested: str) -> bool:
@@ -124,10 +129,29 @@ def covers(granted: str, requested: str) -> bool:
         granted: A filter of a scope.
         requested: Untrusted subscribe request; ``$share/<group>/`` is unwrapped first.
     """
+    return reaches(granted, request_levels(requested))
+
+
+def request_levels(requested: str) -> list[str]:
+    """Split a subscribe request without its ``$share/<group>/`` for `reaches`; empty if malformed.
+
+    Args:
+        requested: Untrusted.
+    """
     inner = unwrap_share(requested)
     if inner is None or not is_topic_filter(inner) or inner.startswith("$share"):
-        return False
-    return _covers_levels(granted.split("/"), inner.split("/"))
+        return []
+    return inner.split("/")
+
+
+def reaches(topic_filter: str, levels: list[str]) -> bool:
+    """Say whether everything that split levels can match is under a filter of a scope.
+
+    Args:
+        topic_filter: A filter of a scope.
+        levels: From `name_levels` or `request_levels`; nothing reaches what is malformed.
+    """
+    return bool(levels) and _covers_levels(topic_filter.split("/"), levels)
 
 
 def _covers_levels(granted: list[str], requested: list[str]) -> bool:
@@ -182,22 +206,34 @@ def overlaps(first: str, second: str) -> bool:
 
 def meet_scopes(first: Scope, second: Scope) -> Scope:
     """Compute the scope for what both scopes allow, entries merged and ascending."""
-    met: dict[str, Action] = {}
+    return _meet_scopes(first, second)
+
+
+# What policy and a root entry have in common is asked for with every path, and devices that were
+# made of one template have one scope.
+@lru_cache(maxsize=128)
+def _meet_scopes(first: Scope, second: Scope) -> Scope:
+    met: dict[str, int] = {}
     for one in first:
+        # As plain numbers: a set of flags takes a microsecond for every `&`.
+        bits = int(one.actions)
         for other in second:
-            actions = one.actions & other.actions
+            actions = bits & int(other.actions)
             if not actions:
                 continue
             topic_filter = _meet_entry(one.topic_filter, other.topic_filter)
             if topic_filter is not None:
-                met[topic_filter] = met.get(topic_filter, NO_ACTION) | actions
-    return make_scope(met)
+                met[topic_filter] = met.get(topic_filter, 0) | actions
+    return make_scope({name: Action(bits) for name, bits in met.items()})
 
 
 def _meet_entry(first: str, second: str) -> str | None:
     # Powers under `$authd/` count only where every statement on the path names them literally.
     if first.startswith(AUTHD_PREFIX) or second.startswith(AUTHD_PREFIX):
         return first if first == second else None
+    # What an authority may give is mostly everything.
+    if first == "#" and not second.startswith("$"):
+        return second
     return meet(first, second)
 
 

@@ -6,7 +6,7 @@ cache it, and its client may try again.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 import grpc
 import structlog
@@ -35,15 +35,22 @@ def status_of(reason: ReasonCode) -> grpc.StatusCode:
     return STATUS.get(reason, grpc.StatusCode.OK)
 
 
-async def decide_in_time(ask: Callable[[], Awaitable[Decision]], *, deadline_s: float) -> Decision:
+Asked: TypeAlias = Callable[[], Decision | Awaitable[Decision]]
+"""A question: answered from memory at once, or to be waited for."""
+
+
+async def decide_in_time(ask: Asked, *, deadline_s: float) -> Decision:
     """Ask, and turn whatever happens into a decision: nothing but an answer can be an allow.
 
     Callers of these services may set no deadline of their own and wait for ever, so this one
-    holds always.
+    holds whenever there is anything to wait for.
     """
     try:
+        answer = ask()
+        if isinstance(answer, Decision):
+            return answer
         async with asyncio.timeout(deadline_s):
-            return await ask()
+            return await answer
     except TimeoutError:
         return deny(ReasonCode.OVERLOADED, f"no decision within {deadline_s} s")
     except AuthdError as error:

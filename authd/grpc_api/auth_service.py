@@ -72,16 +72,16 @@ class AuthService(grpc_auth_pb2_grpc.AuthServiceServicer):
         if operation is None:
             return grpc_auth_pb2.AuthResponse(ok=False)
 
-        async def ask() -> Decision:
-            return self._point.authorize(
+        decision = await decide_in_time(
+            lambda: self._point.authorize(
                 broker=broker,
                 client_id=request.clientid,
                 operation=operation,
                 topic=request.topic,
                 username=request.username,
-            )
-
-        decision = await decide_in_time(ask, deadline_s=self._deadline_s)
+            ),
+            deadline_s=self._deadline_s,
+        )
         if operation is Operation.RECEIVE:
             return grpc_auth_pb2.AuthResponse(ok=decision.allowed)
         return await _answer(decision, context)

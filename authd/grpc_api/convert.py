@@ -6,7 +6,6 @@ is a mistake on our side, and ends the stream rather than being skipped.
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import Final, TypeVar
 
 from authd.core.decision import (
@@ -89,7 +88,7 @@ def decision_message(decision: Decision) -> decider_pb2.Decision:
 
 def evidence_json(decision: Decision) -> str:
     """Write a decision's evidence as one JSON object."""
-    return json.dumps(asdict(decision.evidence), sort_keys=True)
+    return json.dumps(decision.evidence.described(), sort_keys=True)
 
 
 def event_message(event: SessionEvent) -> decider_pb2.WatchEvent:

@@ -1,6 +1,6 @@
 """``authd.v1.Decider``: what brokers ask that are written for authd."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -8,7 +8,7 @@ import grpc
 
 from authd.core.decision import Decision, deny
 from authd.errors import AuthdError, ConflictError, ReasonCode
-from authd.grpc_api.answers import decide_in_time, status_of
+from authd.grpc_api.answers import Asked, decide_in_time, status_of
 from authd.grpc_api.convert import (
     OPERATIONS,
     WHATS,
@@ -92,7 +92,7 @@ class Decider(decider_pb2_grpc.DeciderServicer):
         """Judge one operation from memory."""
         broker = await identify(context, self._parts.names)
 
-        async def ask() -> Decision:
+        def ask() -> Decision:
             operation = OPERATIONS.get(request.operation)
             if operation is None:
                 return deny(ReasonCode.MALFORMED, "no operation was named")
@@ -165,7 +165,7 @@ class Decider(decider_pb2_grpc.DeciderServicer):
             raise ConflictError("the session ended while it began", reason=ReasonCode.OVERLOADED)
         return session_message(session)
 
-    async def _decide(self, ask: Callable[[], Awaitable[Decision]]) -> Decision:
+    async def _decide(self, ask: Asked) -> Decision:
         return await decide_in_time(ask, deadline_s=self._parts.deadline_s)
 
 

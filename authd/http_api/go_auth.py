@@ -15,6 +15,7 @@ from aiohttp import web
 from authd.core.decision import ConnectRequest, Decision, Operation
 from authd.errors import FormatError, ReasonCode
 from authd.http_api.bodies import (
+    allowed_body,
     check_members,
     error_body,
     parse_form,
@@ -56,9 +57,10 @@ class GoAuth:
         """Add the paths, for every method that a caller may use."""
         for dialect in ("go-auth", "go-auth-text"):
             prefix = f"/b/{{place}}/{{dialect:{dialect}}}"
+            # They are tried in this order: what is asked for every message stands first.
+            app.router.add_route("*", f"{prefix}/acl", self.acl)
             app.router.add_route("*", f"{prefix}/user", self.user)
             app.router.add_route("*", f"{prefix}/superuser", self.superuser)
-            app.router.add_route("*", f"{prefix}/acl", self.acl)
 
     async def user(self, request: web.Request) -> web.Response:
         """Decide a CONNECT."""
@@ -153,4 +155,4 @@ def _answer(request: web.Request, decision: Decision) -> web.Response:
         return error_body(decision.reason, decision.detail)
     if request.match_info["dialect"] == "go-auth-text":
         return web.Response(text="ok")
-    return web.json_response({"ok": True, "error": ""})
+    return allowed_body()

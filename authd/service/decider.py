@@ -7,6 +7,7 @@ ends in a deny with its reason; `authd.core.decision.conclude` says allow.
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from authd.core.decision import (
@@ -29,11 +30,12 @@ from authd.service.authority import Authority
 from authd.service.brokers import BrokerEntry, Brokers
 from authd.service.enforcement import Enforcement
 from authd.service.evictions import Evictions
-from authd.service.ports import Clock, SessionEvent
+from authd.service.ports import Clock, SessionEvent, StoredSession
 from authd.service.proving import Prover, read_claim, source_of
 from authd.service.sessions import Session, Sessions
 
 Observer = Callable[[ConnectRequest, Decision, float], None]
+_NO_EVIDENCE: Final = Evidence()
 _REPLAYED: Final = "this proof was used before: each CONNECT needs a fresh one"
 
 
@@ -77,11 +79,16 @@ class Decider:
         proof, decision = await self._judge(request, entry)
         if proof is None:
             return decision
-        if not decision.temporary and not self._parts.prover.consume(proof, broker=entry.name):
+        if decision.allowed:
+            session = self._begin(request, entry, proof, decision)
+            used = session is None
+        elif decision.temporary:
+            session, used = None, self._parts.prover.is_used(proof)
+        else:
+            session, used = None, not self._parts.prover.consume(proof, broker=entry.name)
+        if used:
             return deny(ReasonCode.REPLAYED, _REPLAYED, key=proof.key)
-        if not decision.allowed:
-            return decision
-        return replace(decision, session=self._begin(request, entry, proof, decision))
+        return decision if session is None else replace(decision, session=session)
 
     def _begin(
         self,
@@ -89,14 +96,27 @@ class Decider:
         entry: BrokerEntry,
         proof: VerifiedProof,
         decision: Decision,
-    ) -> str:
-        """Open the session of an allow, or let the one go on that is re-authenticated."""
-        sessions, rights = self._parts.sessions, decision.rights
+    ) -> str | None:
+        """Use up the proof of an allow and open its session, or let the one go on that is there.
+
+        Returns:
+            The session's id; None if the proof was used before: nothing has changed then.
+        """
+        sessions, prover, rights = self._parts.sessions, self._parts.prover, decision.rights
         if request.reauthenticates:
             held = self._reauthenticated(request, proof)
+            if not prover.consume(proof, broker=entry.name):
+                return None
             sessions.go_on(held, proof, rights, lease_until=decision.lease_until)
             return held.session_id
-        self._parts.enforcement.give_way(entry.name, proof)
+        admit: Callable[[StoredSession], bool] = partial(prover.admit, proof)
+        before = sessions.get(entry.name, proof.client_id)
+        if before is not None and before.key != proof.key:
+            # It ends before the next one begins, and for no proof that was used.
+            if not prover.consume(proof, broker=entry.name):
+                return None
+            self._parts.enforcement.give_way(entry.name, proof)
+            admit = sessions.keep
         session = sessions.open(
             broker=entry.name,
             boot=request.boot,
@@ -105,9 +125,10 @@ class Decider:
             durable=not request.clean,
             rights=rights,
             lease_until=decision.lease_until,
+            admit=admit,
             began=not entry.reports,
         )
-        return session.session_id
+        return None if session is None else session.session_id
 
     def _entry(self, name: str) -> BrokerEntry:
         entry = self._parts.brokers.get(name)
@@ -137,19 +158,21 @@ class Decider:
         request: ConnectRequest,
         entry: BrokerEntry,
     ) -> tuple[VerifiedProof | None, Decision]:
-        """Decide without touching anything: no nonce is consumed, no session made."""
+        """Decide without touching anything: no nonce is consumed, no session made.
+
+        What is allowed may rest on a proof that was used: whoever uses it up is told so.
+        """
         refused = check_client_id(request.client_id)
         if refused is not None:
             return None, refused
         claim = read_claim(request)
         proof = await self._parts.prover.prove(claim, request, entry)
-        if self._parts.prover.is_used(proof):
-            return None, deny(ReasonCode.REPLAYED, _REPLAYED, key=proof.key)
         decision = self._decide(proof)
-        if not decision.allowed and await self._parts.prover.refreshed(
-            claim, decision, source_of(request)
-        ):
-            decision = self._decide(proof)
+        if not decision.allowed:
+            if self._parts.prover.is_used(proof):
+                return None, deny(ReasonCode.REPLAYED, _REPLAYED, key=proof.key)
+            if await self._parts.prover.refreshed(claim, decision, source_of(request)):
+                decision = self._decide(proof)
         if decision.allowed:
             decision = self._check_table(request, proof, decision)
         return proof, decision
@@ -246,7 +269,7 @@ class Decider:
             lease_until=lease_until,
             now=now,
             key=session.key,
-            evidence=Evidence(),
+            evidence=_NO_EVIDENCE,
             asked=(operation, topic),
         )
 
@@ -260,9 +283,13 @@ class Decider:
         """Decide as `connect` and `authorize` do, without consuming a nonce or making a session."""
         try:
             proof, decision = await self._judge(request, self._entry(request.broker))
+            if proof is None:
+                return decision
+            if self._parts.prover.is_used(proof):
+                return deny(ReasonCode.REPLAYED, _REPLAYED, key=proof.key)
         except AuthdError as error:
             return deny(error.reason, str(error))
-        return decision if proof is None else self._explain_asked(proof.key, decision, asked)
+        return self._explain_asked(proof.key, decision, asked)
 
     def explain_key(
         self,

@@ -59,6 +59,7 @@ class Heartbeats:
         self._received_at: dict[StatementId, int] = {}
         # Until when each domain was fresh under the root before its newest.
         self._fresh_before: dict[DomainId, int] = {}
+        self._fresh: dict[DomainId, tuple[DomainView, int]] = {}
         self._replaced: list[StatementId] = []
         # The newest heads of each key by epoch and length: two that differ prove that it lied.
         self._seen: dict[PublicKey, OrderedDict[tuple[int, int], Heartbeat]] = {}
@@ -310,10 +311,17 @@ class Heartbeats:
             return found
         for domain, view in self.domains.items():
             # The keys of a new root have yet to sign for it: what was fresh goes on, no longer.
-            until = max(view.fresh_until(), self._fresh_before.get(domain, 0))
+            until = max(self._fresh_until(domain, view), self._fresh_before.get(domain, 0))
             if until:
                 found[domain] = until
         return found
+
+    def _fresh_until(self, domain: DomainId, view: DomainView) -> int:
+        # A view never changes, it is replaced: asked for twice a decision, computed once a view.
+        known = self._fresh.get(domain)
+        if known is None or known[0] is not view:
+            self._fresh[domain] = known = (view, view.fresh_until())
+        return known[1]
 
     def newest_items(self) -> list[Item]:
         """Return the newest head of each key, behind the last head of the list before it.

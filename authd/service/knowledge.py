@@ -3,10 +3,14 @@
 `authd.service.authority` is the only way in; nothing here judges who is welcome.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import groupby, islice
+from operator import attrgetter
+from typing import Final, TypeVar
 
 from authd.core.claims import Kind
-from authd.core.grants import Grant
+from authd.core.grants import Grant, HeldGrant, reread_grant
 from authd.core.identity import DomainId, PublicKey, StatementId, key_id
 from authd.core.paths import Evaluation, Failure, find_paths
 from authd.core.policy import Policy
@@ -30,6 +34,9 @@ from authd.service.ports import Clock, Item, StatementStore, StoredStatement
 from authd.service.root_chain import RootChain
 from authd.service.waiting import WaitingRoom
 from authd.service.welcome import travels
+
+_RESTORED_AT_ONCE: Final = 256
+_Read = TypeVar("_Read", bound=Statement)
 
 
 class Knowledge:
@@ -82,22 +89,28 @@ class Knowledge:
         Raises:
             StoreError: The store cannot be read.
         """
-        for one in self._ledger.load():
-            try:
-                self._restore(one)
-            except EquivocationError:
-                continue
-            except AuthdError as error:
-                # A revocation left out would allow: what cannot be read stops the daemon.
-                raise StoreError(f"the store holds a damaged statement: {error}") from error
+        for kind, stored in groupby(self._ledger.load(), key=attrgetter("kind")):
+            if kind is Kind.GRANT:
+                self._restore_grants(stored)
+            else:
+                for one in stored:
+                    with suppress(EquivocationError), _stopping():
+                        self._restore(one)
         self.heartbeats.adopt(self.state)
+
+    def _restore_grants(self, stored: Iterable[StoredStatement]) -> None:
+        """Do as `_restore` for all grants, a batch at a time: there may be a million."""
+        for source, of_source in groupby(stored, key=attrgetter("source")):
+            while batch := list(islice(of_source, _RESTORED_AT_ONCE)):
+                with _stopping():
+                    self._apply([_checked(one, _reread(one)) for one in batch], source)
 
     def _restore(self, one: StoredStatement) -> None:
         """Apply what was verified and welcome when it was stored, whatever is listed now."""
         if one.kind is Kind.ROOT:
             self._restore_root(one)
             return
-        statement = self._recall(one)
+        statement = _checked(one, recall(one.kind, one.data))
         if isinstance(statement, Heartbeat):
             try:
                 self._observe(statement, received_at=one.received_at)
@@ -105,17 +118,6 @@ class Knowledge:
                 # Replaced, or the host's clock is behind now: heads come again.
                 return
         self._apply([statement], one.source)
-
-    def _recall(self, one: StoredStatement) -> Statement:
-        """Read what was verified before it was stored; only its id is checked again.
-
-        Raises:
-            FormatError: It is damaged: it has another id than it was stored under.
-        """
-        statement = recall(one.kind, one.data)
-        if statement.statement_id != one.statement_id:
-            raise FormatError("it has another id than it was stored under")
-        return statement
 
     def _observe(self, heartbeat: Heartbeat, *, received_at: int) -> bool:
         try:
@@ -281,3 +283,29 @@ class Knowledge:
             grants = self.state.grants_to(key_id(PublicKey(revoke.target)))
         evidence = [Item(Kind.GRANT, grant.encoded) for grant in grants]
         return [*evidence, Item(Kind.REVOKE, revoke.encoded)]
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    # A revocation left out would allow: what cannot be read stops the daemon.
+    try:
+        yield
+    except EquivocationError:
+        raise
+    except AuthdError as error:
+        raise StoreError(f"the store holds a damaged statement: {error}") from error
+
+
+def _reread(one: StoredStatement) -> Grant:
+    return reread_grant(HeldGrant(one.data))
+
+
+def _checked(one: StoredStatement, statement: _Read) -> _Read:
+    """Return what was verified before it was stored; only its id is checked again.
+
+    Raises:
+        FormatError: It is damaged: it has another id than it was stored under.
+    """
+    if statement.statement_id != one.statement_id:
+        raise FormatError("it has another id than it was stored under")
+    return statement

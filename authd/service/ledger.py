@@ -1,6 +1,6 @@
 """Statements as they are kept and handed on: on disk first, then by id in memory."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 from authd.core.claims import Kind
@@ -28,13 +28,13 @@ class Ledger:
         """Say whether a statement was taken in."""
         return any(statement_id in shelf for shelf in self._shelves.values())
 
-    def load(self) -> list[StoredStatement]:
-        """Return everything on disk, what others rest on first.
+    def load(self) -> Iterator[StoredStatement]:
+        """Return everything on disk, what others rest on first, as it is read.
 
         Raises:
             StoreError: The store cannot be read.
         """
-        return sorted(self._store.load_statements(), key=lambda one: one.kind)
+        return self._store.each_statement()
 
     def save(self, taken: Iterable[Taken], source: str) -> None:
         """Put statements on disk, all or nothing.

@@ -4,7 +4,7 @@ Each port is a `Protocol` named for what the use case needs; edges implement the
 wires them. Nothing here does any work.
 """
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -164,6 +164,14 @@ class StatementStore(Protocol):
 
         Raises:
             StoreError: The store cannot be read.
+        """
+        ...
+
+    def each_statement(self) -> Iterator[StoredStatement]:
+        """Yield everything by kind, then in the order it was saved; others may go meanwhile.
+
+        Raises:
+            StoreError: The store cannot be read, or holds a kind that is not known.
         """
         ...
 

@@ -45,7 +45,7 @@ from authd.service.authority import Authority
 from authd.service.brokers import BrokerEntry, Brokers
 from authd.service.finder import Finder, Outcome
 from authd.service.neighbours import Neighbours
-from authd.service.ports import Clock, CounterStore, ReplayStore
+from authd.service.ports import Clock, CounterStore, ReplayStore, SessionStore, StoredSession
 
 # A lookup that answers within the call's patience counts at once.
 LOOKUP_PATIENCE_S: Final = 0.035
@@ -66,8 +66,16 @@ _OUTCOMES: Final = {
 }
 
 
-class ProofStore(ReplayStore, CounterStore, Protocol):
-    """What remembers which proofs were used."""
+class ProofStore(ReplayStore, CounterStore, SessionStore, Protocol):
+    """What remembers which proofs were used, and for which sessions."""
+
+    def admit(self, replay_id: bytes, session: StoredSession, *, expires_at: int, now: int) -> bool:
+        """Remember a nonce and save the session that it lets in, both or neither.
+
+        Returns:
+            False if somebody else used the nonce; nothing was saved.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -335,6 +343,25 @@ class Prover:
             now=self._parts.clock.now(),
             broker=broker,
         )
+
+    def admit(self, proof: VerifiedProof, session: StoredSession) -> bool:
+        """Use a proof up and put the session it lets in on disk, before this returns.
+
+        Returns:
+            False if somebody else was faster; nothing was put on disk.
+
+        Raises:
+            StoreError: The store cannot be written; a nonce is not used up.
+        """
+        used = self._parts.used
+        if proof.replay_id is not None and proof.counter is None:
+            # One transaction for both is most of what a CONNECT costs here.
+            now = self._parts.clock.now()
+            return used.admit(proof.replay_id, session, expires_at=proof.expires_at, now=now)
+        if not self.consume(proof, broker=session.broker):
+            return False
+        used.save_session(session)
+        return True
 
 
 def source_of(request: ConnectRequest) -> str:

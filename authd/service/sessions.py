@@ -191,9 +191,21 @@ class Sessions:
         durable: bool,
         rights: Rights,
         lease_until: int,
+        admit: Callable[[StoredSession], bool],
         began: bool = True,
-    ) -> Session:
+    ) -> Session | None:
         """Start a session in the place of the key's earlier one under that client id.
+
+        Args:
+            broker: Name of the entry.
+            boot: Which run of the broker this is.
+            username: As the CONNECT carried it.
+            proof: What let it in.
+            durable: Whether it outlives its connection.
+            rights: What it may do.
+            lease_until: When the first of them ends.
+            admit: Puts it on disk, or says that it may not begin: it is not opened then.
+            began: See `Session`.
 
         Raises:
             StoreError: It could not be persisted; nothing was changed.
@@ -212,7 +224,8 @@ class Sessions:
             rights=rights,
             lease_until=lease_until,
         )
-        self.save(session)
+        if not admit(_stored(session)):
+            return None
         self._drop((broker, proof.client_id))
         self._index(session)
         return session
@@ -273,22 +286,16 @@ class Sessions:
         Raises:
             StoreError: The store cannot be written.
         """
-        self._store.save_session(
-            StoredSession(
-                session_id=session.session_id,
-                broker=session.broker,
-                boot=session.boot,
-                client_id=session.client_id,
-                username=session.username,
-                key=session.key,
-                form=int(session.proof.form),
-                audience_domain=session.proof.audience.domain,
-                audience_endpoint=session.proof.audience.endpoint,
-                durable=session.durable,
-                live=session.live,
-                created_at=session.created_at,
-            ),
-        )
+        self._store.save_session(_stored(session))
+
+    def keep(self, session: StoredSession) -> bool:
+        """Put a session on disk whose proof is used up already; True.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
+        self._store.save_session(session)
+        return True
 
     def close(self, session: Session) -> None:
         """Forget a session.
@@ -378,3 +385,20 @@ class Sessions:
     ) -> AsyncIterator[SessionEvent]:
         """Stream events after a snapshot; a beat after each silence of 5 s; ends when replaced."""
         return self.events[broker].watch(boot, snapshot, run=self.run)
+
+
+def _stored(session: Session) -> StoredSession:
+    return StoredSession(
+        session_id=session.session_id,
+        broker=session.broker,
+        boot=session.boot,
+        client_id=session.client_id,
+        username=session.username,
+        key=session.key,
+        form=int(session.proof.form),
+        audience_domain=session.proof.audience.domain,
+        audience_endpoint=session.proof.audience.endpoint,
+        durable=session.durable,
+        live=session.live,
+        created_at=session.created_at,
+    )

@@ -24,6 +24,14 @@ _PURGE_EVERY: Final = 1_000
 _BUSY_TIMEOUT_S: Final = 5.0
 
 
+_READ_AT_ONCE: Final = 256
+# Of the pages that were read, as much stays in memory; the first is the library's default.
+_PAGES_KIB: Final = 2_000
+_FEW_PAGES_KIB: Final = 128
+# No row has a lower number.
+_BEFORE_ALL: Final = -(2**63)
+
+
 class SqliteStore:
     """All stores of the daemon in one file; an object to be used with ``with``."""
 
@@ -119,17 +127,40 @@ class SqliteStore:
         with self._errors("read"):
             rows = self._fast.execute(
                 "SELECT kind, id, data, source, received_at FROM statements ORDER BY rowid",
-            ).fetchall()
-            return [
-                StoredStatement(
-                    kind=Kind(kind),
-                    statement_id=StatementId(statement_id),
-                    data=data,
-                    source=source,
-                    received_at=received_at,
-                )
-                for kind, statement_id, data, source, received_at in rows
-            ]
+            )
+            return [_statement(*row) for row in rows]
+
+    def each_statement(self) -> Iterator[StoredStatement]:
+        """Yield everything by kind, then in the order it was saved; others may go meanwhile.
+
+        Raises:
+            StoreError: The store cannot be read, or holds a kind that is not known.
+        """
+        # What is read from end to end, once, is not worth keeping.
+        self._keep_pages(_FEW_PAGES_KIB)
+        with self._errors("read"):
+            kinds = self._fast.execute("SELECT DISTINCT kind FROM statements ORDER BY kind")
+            known = [Kind(kind) for (kind,) in kinds]
+        for kind in known:
+            place = _BEFORE_ALL
+            # A few at a time: a million need not be in memory at once.
+            while some := self._page(kind, place):
+                place = some[-1][0]
+                yield from (one for _, one in some)
+        self._keep_pages(_PAGES_KIB)
+
+    def _keep_pages(self, kib: int) -> None:
+        with self._errors("read"):
+            self._fast.execute(f"PRAGMA cache_size = -{kib}")
+
+    def _page(self, kind: Kind, after: int) -> list[tuple[int, StoredStatement]]:
+        with self._errors("read"):
+            rows = self._fast.execute(
+                "SELECT rowid, kind, id, data, source, received_at FROM statements"
+                " WHERE rowid > ? AND kind = ? ORDER BY rowid LIMIT ?",
+                (after, int(kind), _READ_AT_ONCE),
+            )
+            return [(rowid, _statement(*row)) for rowid, *row in rows]
 
     def save_statements(self, statements: Iterable[StoredStatement], *, durable: bool) -> None:
         """Save all or nothing; what is there already is kept as it is.
@@ -223,20 +254,36 @@ class SqliteStore:
         Raises:
             StoreError: The store cannot be written; the nonce was not consumed.
         """
-        self._consumed += 1
         with self._transaction("write", durable=False) as connection:
-            if self._consumed % _PURGE_EVERY == 0:
-                connection.execute("DELETE FROM nonces WHERE expires_at < ?", (now - NONCE_KEPT_S,))
-            added = connection.execute(
-                "INSERT INTO nonces (id, expires_at, broker, session) VALUES (?, ?, ?, ?)"
-                " ON CONFLICT (id) DO NOTHING",
-                (replay_id, expires_at, broker, session),
-            )
-            if added.rowcount == 1 or not session:
-                return added.rowcount == 1
+            self._purge(connection, now)
+            if _use(connection, replay_id, expires_at, broker, session):
+                return True
+            if not session:
+                return False
             query = "SELECT 1 FROM nonces WHERE id = ? AND broker = ? AND session = ?"
             own = connection.execute(query, (replay_id, broker, session))
             return own.fetchone() is not None
+
+    def admit(self, replay_id: bytes, session: StoredSession, *, expires_at: int, now: int) -> bool:
+        """Remember a nonce and save the session that it lets in, both or neither.
+
+        Returns:
+            False if somebody else used the nonce; nothing was saved.
+
+        Raises:
+            StoreError: The store cannot be written; nothing was saved.
+        """
+        with self._transaction("write", durable=False) as connection:
+            self._purge(connection, now)
+            if not _use(connection, replay_id, expires_at, session.broker, ""):
+                return False
+            _save(connection, session)
+            return True
+
+    def _purge(self, connection: sqlite3.Connection, now: int) -> None:
+        self._consumed += 1
+        if self._consumed % _PURGE_EVERY == 0:
+            connection.execute("DELETE FROM nonces WHERE expires_at < ?", (now - NONCE_KEPT_S,))
 
     def open_nonces(self, broker: str, *, now: int, most: int) -> list[bytes]:
         """Return the nonces of a broker that are kept, newest first.
@@ -318,25 +365,7 @@ class SqliteStore:
             StoreError: The store cannot be written.
         """
         with self._transaction("write", durable=False) as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO sessions (broker, client_id, session_id, boot, username,"
-                " key, form, audience_domain, audience_endpoint, durable, live, created_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    session.broker,
-                    session.client_id,
-                    session.session_id,
-                    session.boot,
-                    session.username,
-                    session.key,
-                    session.form,
-                    session.audience_domain,
-                    session.audience_endpoint,
-                    session.durable,
-                    session.live,
-                    session.created_at,
-                ),
-            )
+            _save(connection, session)
 
     def delete_session(self, broker: str, client_id: str) -> None:
         """Forget a session.
@@ -384,3 +413,48 @@ class SqliteStore:
         """
         with self._transaction("write", durable=False) as connection:
             connection.execute("DELETE FROM records WHERE expires_at <= ?", (expired_at,))
+
+
+def _use(
+    connection: sqlite3.Connection, replay_id: bytes, expires_at: int, broker: str, session: str
+) -> bool:
+    added = connection.execute(
+        "INSERT INTO nonces (id, expires_at, broker, session) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (id) DO NOTHING",
+        (replay_id, expires_at, broker, session),
+    )
+    return added.rowcount == 1
+
+
+def _save(connection: sqlite3.Connection, session: StoredSession) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO sessions (broker, client_id, session_id, boot, username,"
+        " key, form, audience_domain, audience_endpoint, durable, live, created_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            session.broker,
+            session.client_id,
+            session.session_id,
+            session.boot,
+            session.username,
+            session.key,
+            session.form,
+            session.audience_domain,
+            session.audience_endpoint,
+            session.durable,
+            session.live,
+            session.created_at,
+        ),
+    )
+
+
+def _statement(
+    kind: int, statement_id: bytes, data: bytes, source: str, received_at: int
+) -> StoredStatement:
+    return StoredStatement(
+        kind=Kind(kind),
+        statement_id=StatementId(statement_id),
+        data=data,
+        source=source,
+        received_at=received_at,
+    )

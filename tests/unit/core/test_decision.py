@@ -62,6 +62,12 @@ def test_an_allow_says_what_it_rests_on() -> None:
     assert decision.evidence.audience == str(world.audience)
     (path,) = decision.evidence.paths
     assert path["keys"] == [id_of("X"), id_of("lamp")]
+    assert decision.evidence.described() == {
+        "paths": (path,),
+        "matched": "",
+        "form": "pop",
+        "audience": str(world.audience),
+    }
 
 
 def test_a_deny_without_paths_says_the_first_failure() -> None:

@@ -222,6 +222,7 @@ async def test_a46_an_unescaped_client_id_cannot_bring_fields_of_its_own(
         b'"text"',
         b"{",
         b"\xff\xfe{}",
+        '{"username":"x","password":"y","clientid":"z"}'.encode("utf-16"),
         b'{"username":1}',
         b'{"username":null,"password":"x","clientid":"y"}',
         b'{"username":"\\ud800","password":"x","clientid":"y"}',

@@ -90,6 +90,55 @@ async def test_a4_of_two_identical_connects_at_once_one_is_allowed(tmp_path: Pat
     assert sorted(one.reason.value for one in decisions) == ["ok", *["replayed"] * 4]
 
 
+async def test_a4_a_replay_is_called_one_whatever_else_is_wrong_by_then(tmp_path: Path) -> None:
+    site = Site(tmp_path, Domain(), grace_s=0)
+    grant = site.domain.grant(DEVICE.public, TEMP)
+    site.learn(grant)
+    proof, unused = (site.pop(DEVICE, time=START + 59) for _ in range(2))
+    assert (await site.connect(DEVICE, password=proof)).allowed
+    site.clock.time = START + 110
+    stale = await site.connect(DEVICE, password=unused)
+    assert (stale.reason, stale.temporary) == (ReasonCode.STALE, True)
+    assert (await site.connect(DEVICE, password=proof)).reason is ReasonCode.REPLAYED
+    site.service.authority.beat()
+    revoke(site, grant.statement_id)
+    assert (await site.connect(DEVICE, password=proof)).reason is ReasonCode.REPLAYED
+    assert (await site.connect(DEVICE, password=unused)).reason is ReasonCode.REVOKED
+    assert (await site.connect(DEVICE, password=unused)).reason is ReasonCode.REPLAYED
+
+
+async def test_a4_a_replay_does_not_end_the_session_of_another_key(tmp_path: Path) -> None:
+    site = Site(tmp_path, Domain())
+    site.learn(
+        site.domain.grant(DEVICE.public, TEMP, client_id=PUMP),
+        site.domain.grant(OTHER.public, TEMP, client_id=PUMP),
+    )
+    used, unused = (site.pop(OTHER, client_id="pump") for _ in range(2))
+    first = await site.connect(OTHER, client_id="pump", password=used)
+    say = site.service.enforcement.report
+    say("m", client_id="pump", session_id=first.session, what="offline")
+    second = await site.connect(DEVICE, client_id="pump")
+    say("m", client_id="pump", session_id=second.session, what="offline")
+    replayed = await site.connect(OTHER, client_id="pump", password=used)
+    assert replayed.reason is ReasonCode.REPLAYED
+    assert [one.session_id for one in site.service.sessions.all()] == [second.session]
+    third = await site.connect(OTHER, client_id="pump", password=unused)
+    assert [one.session_id for one in site.service.sessions.all()] == [third.session]
+    assert len(site.store.load_sessions()) == 1
+
+
+async def test_a_session_that_cannot_be_saved_leaves_the_proof_unused(tmp_path: Path) -> None:
+    site = site_with_device(tmp_path)
+    proof = site.pop(DEVICE)
+    site.store._fast.execute("ALTER TABLE sessions RENAME TO gone")
+    refused = await site.connect(DEVICE, password=proof)
+    assert (refused.reason, refused.temporary) == (ReasonCode.STORE_FAILED, True)
+    assert site.service.sessions.all() == []
+    site.store._fast.execute("ALTER TABLE gone RENAME TO sessions")
+    assert (await site.connect(DEVICE, password=proof)).allowed
+    assert (await site.connect(DEVICE, password=proof)).reason is ReasonCode.REPLAYED
+
+
 async def test_a4_the_same_proof_at_another_entry_of_the_daemon_is_refused(
     tmp_path: Path,
 ) -> None:

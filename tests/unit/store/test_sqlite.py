@@ -106,6 +106,30 @@ def test_a_nonce_is_consumed_once_and_swept_only_after_its_end(store: SqliteStor
     assert not store.seen(b"n")
 
 
+def test_a_nonce_and_the_session_it_lets_in_are_saved_both_or_neither(store: SqliteStore) -> None:
+    first, second = session(), session(session_id="t")
+    assert store.admit(b"n", first, expires_at=100, now=0)
+    assert (store.seen(b"n"), store.load_sessions()) == (True, [first])
+    assert not store.admit(b"n", second, expires_at=100, now=0), "somebody used it"
+    assert store.load_sessions() == [first]
+    with pytest.raises(StoreError):
+        store.admit(b"o", session(username=None), expires_at=100, now=0)
+    assert (store.seen(b"o"), store.load_sessions()) == (False, [first])
+    assert store.admit(b"o", second, expires_at=100, now=0)
+    assert store.load_sessions() == [second]
+    assert store.open_nonces("m", now=0, most=9) == [b"o", b"n"]
+    assert not store.consume(b"n", expires_at=100, now=0, broker="m", session="s")
+
+
+def test_nonces_that_let_sessions_in_are_swept_too(store: SqliteStore) -> None:
+    for number in range(1_000):
+        store.admit(number.to_bytes(4, "big"), session(), expires_at=100, now=160)
+    assert store.seen(bytes(4))
+    for number in range(1_000):
+        store.admit(number.to_bytes(5, "big"), session(), expires_at=300, now=161)
+    assert not store.seen(bytes(4))
+
+
 @pytest.mark.parametrize("make", [SqliteStore, lambda _: MemoryReplay()])
 def test_a_counter_is_taken_if_it_is_higher(path: Path, make: MakeReplay) -> None:
     used = make(path)
@@ -212,6 +236,31 @@ def test_nobody_else_can_read_the_database_or_its_companions(
 # --- damage -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 256])
+def test_statements_are_read_by_kind_while_others_go(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr("authd.store.sqlite._READ_AT_ONCE", at_once)
+    kinds = [Kind.BROKER, Kind.GRANT, Kind.ROOT, Kind.GRANT, Kind.BROKER, Kind.REVOKE, Kind.GRANT]
+    saved = [statement(number, kind) for number, kind in enumerate(kinds)]
+    store.save_statements(saved, durable=True)
+    read = []
+    for one in store.each_statement():
+        read.append(one)
+        store.delete_statements([one.statement_id])
+    assert read == [saved[place] for place in (2, 1, 3, 6, 5, 0, 4)]
+    assert store.load_statements() == []
+
+
+def test_a49_no_row_is_too_low_and_no_kind_too_new_to_be_read(store: SqliteStore) -> None:
+    insert = "INSERT INTO statements (rowid, id, kind, data, source, received_at)"
+    store._fast.execute(f"{insert} VALUES (-7, x'01', 1, x'00', 's', 0)")
+    assert [one.statement_id for one in store.each_statement()] == [b"\x01"]
+    store._fast.execute(f"{insert} VALUES (1, x'02', 77, x'00', 's', 0)")
+    with pytest.raises(StoreError, match="77"):
+        next(store.each_statement())
+
+
 @pytest.mark.parametrize("content", [b"not a database" * 100, b"SQLite format 3\x00" + bytes(200)])
 def test_a49_a_damaged_file_is_reported_by_name(path: Path, content: bytes) -> None:
     path.write_bytes(content)
@@ -313,12 +362,14 @@ def test_every_operation_on_a_store_without_tables_is_a_store_error(
         store._fast.execute(f"DROP TABLE {table}")
     operations: list[Callable[[], object]] = [
         store.load_statements,
+        lambda: next(store.each_statement()),
         lambda: store.save_statements([statement(1)], durable=True),
         lambda: store.delete_statements([StatementId(bytes(16))]),
         lambda: store.load_chain(DOMAIN, KEY),
         lambda: store.append_chain(DOMAIN, KEY, 1, 0, []),
         lambda: store.seen(b"n"),
         lambda: store.consume(b"n", expires_at=1, now=0),
+        lambda: store.admit(b"n", session(), expires_at=1, now=0),
         lambda: store.open_nonces("m", now=0, most=1),
         lambda: store.last_counter(b"s"),
         lambda: store.raise_counter(b"s", 1),
