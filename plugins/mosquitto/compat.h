@@ -27,8 +27,13 @@ int compat_temporary_refusal(bool is_2_1, int protocol);
 /* What RELOAD returns: 2.0 goes on to other plugins only after "no opinion", 2.1 only after success. */
 int compat_reload_done(bool is_2_1);
 
-/* Ask to be called again soon. 2.1 may else sleep for hours; 2.0 ignores the field. */
+/* Ask to be called in each turn of the broker's loop, and to be called after `next_ms` at the latest. 2.0 does so by
+ * itself (100 ms) and ignores it. */
 void compat_next_tick(struct mosquitto_evt_tick *tick, long next_ms);
+
+/* False if this may be a CONNECT although the broker reloads: 2.1 knows by its id whom it serves already. 2.0 reads no
+ * packet between RELOAD and the next TICK, so there this is always true. */
+bool compat_is_served(bool is_2_1, const struct mosquitto *client);
 
 /* 2.1 tells the end of a connection of a durable session by an event of its own (28). 2.0 answers "not supported",
  * which is fine: there DISCONNECT covers it. */

@@ -57,7 +57,7 @@ int connect_check(struct authd *authd, const struct mosquitto_evt_basic_auth *ev
 	struct attempt attempt = attempt_of(authd, event->client);
 	enum verdict verdict;
 
-	if (authd->reloading) {
+	if (authd->reloading && compat_is_served(authd->is_2_1, event->client)) {
 		/* Not a CONNECT. It gives nobody a session and so nobody a right: the table says who may do what. To refuse
 		 * would disconnect sessions that are away once more, which 2.0 brokers do not survive. */
 		return MOSQ_ERR_SUCCESS;

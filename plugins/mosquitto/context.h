@@ -2,6 +2,7 @@
 #ifndef AUTHD_CONTEXT_H
 #define AUTHD_CONTEXT_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -32,6 +33,7 @@ struct log_limit {
 
 struct authd {
 	mosquitto_plugin_id_t *id;
+	pthread_t thread; /* the broker's own; forking leaves it as it is */
 	struct options options;
 	char boot[BOOT_ID_CHARS + 1];
 	bool is_2_1;

@@ -1,4 +1,8 @@
-"""The plugin, built here, inside a real Mosquitto, against a stand-in for the daemon."""
+"""The plugin, built here, inside a real Mosquitto, against a stand-in for the daemon.
+
+`AUTHD_MOSQUITTO` names another broker than Debian's, `AUTHD_PLUGIN_SOURCES` another copy of the
+plugin's sources; `CPPFLAGS` reaches its compiler, so that `-I` can choose other headers.
+"""
 
 import contextlib
 import os
@@ -21,8 +25,17 @@ from tests.plugin.mqtt import V311, Device, Will
 SOURCES = Path(
     os.environ.get("AUTHD_PLUGIN_SOURCES", Path(__file__).parents[2] / "plugins" / "mosquitto")
 )
-MOSQUITTO = "/usr/sbin/mosquitto"
+MOSQUITTO = os.environ.get("AUTHD_MOSQUITTO", "/usr/sbin/mosquitto")
 WAIT_S = 15.0
+
+
+def _version() -> tuple[int, ...]:
+    """Ask the broker which one it is; its help ends with an error code."""
+    done = subprocess.run([MOSQUITTO, "-h"], capture_output=True, text=True, check=False)
+    return tuple(int(part) for part in done.stdout.split()[2].split("."))
+
+
+VERSION = _version()
 
 
 def tell(figure: str) -> None:

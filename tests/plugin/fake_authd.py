@@ -264,6 +264,9 @@ class FakeAuthd:
         if self._live is not None:
             self._live.put_nowait("")
             await asyncio.sleep(0)
+        for site in list(self._runner.sites):
+            await site.stop()
+        await asyncio.sleep(0.02)  # a connection that was just accepted is closed by the next line
         await self._runner.cleanup()
 
     def _put(self, line: str) -> None:

@@ -280,14 +280,25 @@ def connect_packet(
     password: bytes | None,
     level: int = 4,
     properties: bytes = b"",
+    clean: bool = True,
+    will: bytes = b"",
+    keepalive_s: int = 30,
 ) -> bytes:
-    """Write a CONNECT byte by byte, so that a test may put anything into it."""
-    flags = 0x02 | (0x80 if username is not None else 0) | (0x40 if password is not None else 0)
-    body = _text(b"MQTT") + bytes([level, flags]) + struct.pack("!H", 30)
+    """Write a CONNECT byte by byte, so that a test may put anything into it; `will` is a topic."""
+    flags = 0x02 * clean | (0x80 if username is not None else 0)
+    flags |= (0x40 if password is not None else 0) | (0x0C if will else 0)
+    body = _text(b"MQTT") + bytes([level, flags]) + struct.pack("!H", keepalive_s)
     body += bytes([len(properties)]) + properties if level == 5 else b""
     body += _text(client_id)
+    if will:
+        body += b"\x00" * (level == 5) + _text(will) + _text(b"gone")
     body += b"".join(_text(part) for part in (username, password) if part is not None)
     return _packet(0x10, body)
+
+
+def subscribe_packet(topic: bytes, *, level: int = 4) -> bytes:
+    """Write a SUBSCRIBE to one filter with QoS 1."""
+    return _packet(0x82, b"\x00\x01" + b"\x00" * (level == 5) + _text(topic) + b"\x01")
 
 
 def auth_properties(data: bytes | None, *, method: bytes = b"authd-1") -> bytes:
@@ -315,8 +326,8 @@ def publish_packet(topic: str, payload: bytes, *, qos: int, mid: int, level: int
 class RawClient:
     """A socket that speaks whatever it is told to."""
 
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), WAIT_S)
+    def __init__(self, port: int, *, source: str = "127.0.0.1") -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), WAIT_S, (source, 0))
 
     def send(self, packet: bytes) -> None:
         self._socket.sendall(packet)

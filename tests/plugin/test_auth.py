@@ -12,6 +12,9 @@ from tests.plugin.mqtt import REFUSED, auth_data, auth_packet, eventually, publi
 from tests.plugin.prover import Prover
 
 BAD_METHOD = 0x8C
+MALFORMED = 0x82
+# 2.0.22 and 2.1 add a DISCONNECT 0x82 to the CONNACK of a refusal.
+NOTHING = (b"", b"\xe0\x01\x82")
 AUTHENTICATE_AGAIN = 0x19
 
 
@@ -100,7 +103,7 @@ def test_a7_another_method_is_not_supported(
     method: bytes,
 ) -> None:
     packet = client.begin(client.device.single("c1"), method=method)
-    assert packet == b"" or packet[3] == BAD_METHOD
+    assert packet == b"" or packet[3] == BAD_METHOD or (method, packet[3]) == (b"", MALFORMED)
     assert fake.questions == []
 
 
@@ -138,7 +141,7 @@ def test_a_challenge_takes_nothing_but_a_response_and_takes_it_once(
 ) -> None:
     client.begin(client.device.hello())
     assert client.authenticate(data)[3] == REFUSED
-    assert client.wait_end() == b""
+    assert client.wait_end() in NOTHING
     assert fake.questions == []
 
 
@@ -266,7 +269,8 @@ def test_a52_an_empty_packet_denies_at_once(client: Client, fake: FakeAuthd) -> 
     client.online()
     client.send(b"\xf0\x00" + publish_packet("site/a", b"x", qos=1, mid=7, level=5))
     assert b"\x40" not in client.wait_end()[:1]
-    fake.wait_report("kicked", "c1")
+    # 2.1 reads the next packet before TICK, and ends the connection by itself.
+    fake.wait_for(lambda: fake.reported("kicked", "c1") or fake.reported("not_found", "c1"))
 
 
 def test_a52_an_empty_packet_during_an_exchange_is_a_refusal(
@@ -277,7 +281,7 @@ def test_a52_an_empty_packet_during_an_exchange_is_a_refusal(
     client.begin(client.device.hello())
     client.send(b"\xf0\x00")
     assert client.packet()[3] == REFUSED
-    assert client.wait_end() == b""
+    assert client.wait_end() in NOTHING
     other = Client(broker.port, "c2", Prover()).online()
     other.authenticate(other.device.hello(), reason=AUTHENTICATE_AGAIN)
     other.send(b"\xf0\x00")

@@ -39,6 +39,25 @@ VALGRIND = (
 )
 
 
+def build_sanitized() -> Path:
+    """Build the plugin with the sanitizers."""
+    make = ["/usr/bin/make", "-s", "-C", str(SOURCES), "asan"]
+    subprocess.run(make, check=True, capture_output=True)
+    return SOURCES / "authd_mosquitto_asan.so"
+
+
+def preload() -> tuple[str, ...]:
+    """Return what runs a program so that it can load a library with the sanitizers."""
+    ask = ["/usr/bin/gcc", "-print-file-name=libasan.so"]
+    library = subprocess.run(ask, check=True, capture_output=True, text=True).stdout.strip()
+    known = Path(__file__).with_name("lsan.supp")
+    options = (
+        f"LSAN_OPTIONS=suppressions={known}:print_suppressions=0",
+        "ASAN_OPTIONS=exitcode=99",
+    )
+    return ("/usr/bin/env", f"LD_PRELOAD={library}", *options)
+
+
 def persistently(broker: Broker, client_id: str, key: str, *, v5: bool, expiry_s: int) -> Device:
     """Connect, again and again if need be: under Valgrind an answer may come too late."""
     for _ in range(20):
@@ -200,21 +219,8 @@ def test_a51_valgrind_finds_no_error_where_the_plugin_judges(
 
 
 @pytest.mark.timeout(180)
-def test_a51_a52_the_sanitizers_find_no_error(
-    start_broker: StartBroker,
-    fake: FakeAuthd,
-    tmp_path: Path,
-) -> None:
-    subprocess.run(
-        ["/usr/bin/make", "-s", "-C", str(SOURCES), "asan"], check=True, capture_output=True
-    )
-    library = subprocess.run(
-        ["/usr/bin/gcc", "-print-file-name=libasan.so"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.strip()
-    preload = ("/usr/bin/env", f"LD_PRELOAD={library}", "ASAN_OPTIONS=exitcode=99")
-    broker = start_broker(under=preload, loaded=SOURCES / "authd_mosquitto_asan.so")
+def test_a51_a52_the_sanitizers_find_no_error(start_broker: StartBroker, fake: FakeAuthd) -> None:
+    plugin = build_sanitized()
+    broker = start_broker(under=preload(), loaded=plugin)
     storm(broker, fake)
     assert broker.stop() == 0

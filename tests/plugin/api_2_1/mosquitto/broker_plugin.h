@@ -1,0 +1,1 @@
+/* By its presence compat.h knows 2.1. */
