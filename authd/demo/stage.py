@@ -1,7 +1,9 @@
 """The stage: daemons and Mosquitto brokers as processes, each with a directory of its own."""
 
+import contextlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -19,6 +21,8 @@ _START_S: Final = 15.0
 _STOP_S: Final = 5.0
 _COMMAND_S: Final = 30.0
 _POLL_S: Final = 0.05
+_PORTS: Final = range(15_000, 32_768)
+_PORT_TRIES: Final = 100
 _MOSQUITTO: Final = ("/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto")
 _PLUGIN: Final = "authd_mosquitto.so"
 
@@ -28,12 +32,26 @@ class StageError(LocalError):
 
 
 def free_port() -> int:
-    """Return a port that was free a moment ago, for TCP and UDP."""
-    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-        tcp.bind(("127.0.0.1", 0))
-        port: int = tcp.getsockname()[1]
-        udp.bind(("127.0.0.1", port))
-        return port
+    """Return a port on which nobody listened a moment ago, over TCP and UDP.
+
+    It lies below the range from which a kernel takes the ports of outgoing connections (RFC 6335
+    section 6, Linux: from 32768), so that none of these occupies it before it is used.
+
+    Raises:
+        StageError: A hundred ports tried by chance are all taken.
+
+    """
+    for _ in range(_PORT_TRIES):
+        port = _PORTS.start + secrets.randbelow(len(_PORTS))
+        with (
+            contextlib.suppress(OSError),
+            socket.socket() as tcp,
+            socket.socket(type=socket.SOCK_DGRAM) as udp,
+        ):
+            tcp.bind(("127.0.0.1", port))
+            udp.bind(("127.0.0.1", port))
+            return port
+    raise StageError("no free port found on `127.0.0.1`")
 
 
 def find_mosquitto() -> str | None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from authd.demo.stage import free_port
 from tests.plugin.fake_authd import Allow, FakeAuthd, Json
 from tests.plugin.mqtt import connect_packet
 from tests.plugin.prover import Prover
@@ -58,12 +59,6 @@ class Broker:
 def filters(count: int) -> list[str]:
     """Return so many filters; the last one matches what is published."""
     return [TOPIC.format(f"{number}/+") for number in range(count - 1)] + ["site/line/+/#"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _file_lines(folder: Path, count: int) -> str:

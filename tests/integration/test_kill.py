@@ -1,9 +1,11 @@
 """Killed at 200 random moments while it writes: what was acknowledged is there."""
 
-import os
+import contextlib
+import multiprocessing
 import random
 import signal
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -15,10 +17,16 @@ from authd.service.ports import Item
 from tests.world import START, Domain, FakeClock, Site, make_key
 
 KILLS = 200
-ID_BYTES = 16
 
 
-def revoke_until_killed(directory: Path, domain: Domain, round_number: int, pipe: int) -> None:
+# Children come from a process of their own, which no other test has given threads and streams.
+CHILDREN = multiprocessing.get_context("forkserver")
+CHILDREN.set_forkserver_preload(["tests.world"])
+
+
+def revoke_until_killed(
+    directory: Path, domain: Domain, round_number: int, pipe: Connection
+) -> None:
     """Revoke one key after another, and say of each when the daemon would acknowledge it."""
     site = Site(directory, domain, clock=FakeClock(START + 10_000 * round_number))
     for number in range(10_000):
@@ -28,28 +36,25 @@ def revoke_until_killed(directory: Path, domain: Domain, round_number: int, pipe
         site.service.authority.submit([Item(Kind.REVOKE, revoke.encoded)])
         # A head too: the list of revocations and the statements must not drift apart.
         site.service.authority.beat()
-        os.write(pipe, revoke.statement_id)
+        pipe.send_bytes(revoke.statement_id)
 
 
 def killed_at(directory: Path, domain: Domain, number: int, after_s: float) -> set[StatementId]:
-    """Fork, kill the child a while after its first word, and return what it had acknowledged."""
-    readable, writable = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            revoke_until_killed(directory, domain, number, writable)
-        finally:
-            os._exit(1)
-    os.close(writable)
-    with os.fdopen(readable, "rb") as pipe:
-        said = pipe.read(ID_BYTES)
+    """Start a child, kill it a while after its first word, and return what it acknowledged."""
+    ours, theirs = CHILDREN.Pipe(duplex=False)
+    child = CHILDREN.Process(target=revoke_until_killed, args=(directory, domain, number, theirs))
+    child.start()
+    theirs.close()
+    said = set()
+    with ours, contextlib.suppress(EOFError):
+        assert ours.poll(60), "it says its first word"
         time.sleep(after_s)
-        os.kill(pid, signal.SIGKILL)
-        said += pipe.read()
-    _, status = os.waitpid(pid, 0)
-    assert os.WIFSIGNALED(status), "it was to be killed, not to end"
-    whole = len(said) // ID_BYTES * ID_BYTES
-    return {StatementId(said[at : at + ID_BYTES]) for at in range(0, whole, ID_BYTES)}
+        child.kill()
+        while True:
+            said.add(StatementId(ours.recv_bytes()))
+    child.join()
+    assert child.exitcode == -signal.SIGKILL, "it was to be killed, not to end"
+    return said
 
 
 @pytest.mark.timeout(300)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from authd.demo.stage import free_port
 from tests.plugin.fake_authd import FakeAuthd, key_id
 from tests.plugin.mqtt import V311, Device, Will
 
@@ -41,13 +42,6 @@ VERSION = _version()
 def tell(figure: str) -> None:
     """Say what was measured; `pytest -rP` or `-s` shows it."""
     sys.stdout.write(f"{figure}\n")
-
-
-def free_port() -> int:
-    """Ask the kernel for a port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(kw_only=True)

@@ -13,7 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from tests.plugin.conftest import Broker, StartBroker, free_port
+from authd.demo.stage import free_port
+from tests.plugin.conftest import Broker, StartBroker
 from tests.plugin.fake_authd import Allow, Deny, FakeAuthd, key_id, text
 from tests.plugin.mqtt import REFUSED, V5, V311, Device, eventually, pop
 

@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from tests.plugin.conftest import Broker, StartBroker, free_port, tell
+from authd.demo.stage import free_port
+from tests.plugin.conftest import Broker, StartBroker, tell
 from tests.plugin.fake_authd import Allow, Deny, FakeAuthd, by_client, key_id
 from tests.plugin.mqtt import (
     REFUSED,

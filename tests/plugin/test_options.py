@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.plugin.conftest import MOSQUITTO, VERSION, StartBroker, free_port, write_config
+from authd.demo.stage import free_port
+from tests.plugin.conftest import MOSQUITTO, VERSION, StartBroker, write_config
 from tests.plugin.enhanced import Client
 from tests.plugin.fake_authd import Deny, FakeAuthd, key_id
 from tests.plugin.mqtt import REFUSED, V5

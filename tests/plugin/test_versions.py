@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from authd.demo.stage import free_port
 from tests.plugin.conftest import (
     MOSQUITTO,
     SOURCES,
     VERSION,
     Broker,
     StartBroker,
-    free_port,
     tell,
     write_config,
 )
