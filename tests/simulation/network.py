@@ -67,6 +67,7 @@ class Wires:
         self.turns = 0
         self._last = ""
         self._seed = seed
+        self._distances: dict[tuple[str, str], float] = {}
         self._trace = hashlib.blake2b(digest_size=16)
 
     def transport(self, address: str) -> "Wire":
@@ -84,14 +85,21 @@ class Wires:
 
     def delay_s(self, here: str, there: str) -> float:
         """Draw how long one frame takes; a lost one takes a retransmission or more."""
-        pair = "|".join(sorted((here, there)))
-        own = random.Random(f"{self._seed}|{pair}").lognormvariate(0.0, 0.5)
-        delay_s = self.conditions.latency_s * own * (0.9 + 0.2 * self.rng.random())
+        distance = self._distance(*sorted((here, there)))
+        delay_s = self.conditions.latency_s * distance * (0.9 + 0.2 * self.rng.random())
         again_s = RETRANSMIT_S
         while self.conditions.loss and self.rng.random() < self.conditions.loss:
             delay_s += again_s
             again_s *= 2
         return delay_s
+
+    def _distance(self, one: str, other: str) -> float:
+        """Return the pair's own share of the median latency, the same whenever it is asked for."""
+        known = self._distances.get((one, other))
+        if known is None:
+            known = random.Random(f"{self._seed}|{one}|{other}").lognormvariate(0.0, 0.5)
+            self._distances[one, other] = known
+        return known
 
     def count(self, here: str, there: str, frame: bytes) -> None:
         """Put a frame on the books, by its kind."""

@@ -18,6 +18,7 @@ from tests.unit.dht.nodes import make_key
 
 _FLOOD_EVERY_S: Final = 0.5
 _FLOOD_ITEMS: Final = 32
+_SETTLES_S: Final = 5
 
 
 @dataclass
@@ -58,6 +59,7 @@ class Play:
         self._idle_from = self._wires.sent_bytes.total()
         self._healed_at = 0.0
         self._side: dict[str, int] = {}
+        self._changes_until_s = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> Outcome:
@@ -65,11 +67,29 @@ class Play:
         for step in sorted(self._scenario.steps, key=lambda one: one.at_s):
             await self._sleep_until(step.at_s)
             _VERBS[step.what](self, step)
-        await self._sleep_until(self._scenario.until_s)
+        await self._end()
         for task in self._tasks:
             task.cancel()
         rows = [self._judge(one) for one in self._scenario.expectations]
         return Outcome(self._scenario.name, self._seed, rows, self._wires.trace, self._spread())
+
+    async def _end(self) -> None:
+        """Wait for the scenario's end, or until all know all and what follows has settled."""
+        quiet_s = max((one.at_s for one in self._scenario.steps), default=self._scenario.until_s)
+        for at_s in range(math.ceil(max(quiet_s, self._changes_until_s)), self._end_s):
+            await self._sleep_until(at_s)
+            if self._all_know():
+                await self._sleep_until(min(at_s + _SETTLES_S, self._end_s))
+                return
+        await self._sleep_until(self._end_s)
+
+    @property
+    def _end_s(self) -> int:
+        return math.ceil(self._scenario.until_s)
+
+    def _all_know(self) -> bool:
+        shelves = [self._swarm.shelves[number].came_at for number in self._swarm.live()]
+        return bool(self._revoked) and all(self._revoked.keys() <= one.keys() for one in shelves)
 
     def _judge(self, one: Expectation) -> tuple[str, float, bool]:
         value = self._measure(one)
@@ -103,6 +123,7 @@ class Play:
         share, for_s = step.numbers
         down = {address_of(one) for one in self._some(share)}
         self._wires.dead |= down
+        self._changes_until_s = max(self._changes_until_s, step.at_s + for_s + 1)
         loop = asyncio.get_running_loop()
         loop.call_later(for_s, lambda: self._wires.dead.difference_update(down))
 
@@ -143,6 +164,7 @@ class Play:
         if "side" in step.words:
             side = int(step.numbers[0])
             candidates = [one for one in candidates if self._side[address_of(one)] == side]
+        self._changes_until_s = max(self._changes_until_s, step.at_s + 2)
         for count in range(times):
             item = self._revocation(f"device {self._count}")
             self._count += 1

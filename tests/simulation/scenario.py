@@ -1,7 +1,8 @@
 """Scenarios as text: what happens when, and what is to be reached.
 
-``at S: what`` happens S seconds after the network has formed; ``until: S`` ends it; ``expect:``
-names a measure and its threshold. See the files in ``scenarios/``.
+``at S: what`` happens S seconds after the network has formed; ``until: S`` ends it, or five seconds
+after every live node holds every revocation, if that is earlier; ``expect:`` names a measure and
+its threshold. See the files in ``scenarios/``.
 """
 
 import re

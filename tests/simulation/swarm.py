@@ -104,6 +104,9 @@ class Doorkeeper:
     def admits(self, node: PublicKey) -> bool:
         return node in self._members
 
+    def is_own(self, node: PublicKey) -> bool:
+        return self.admits(node)
+
     def admission_grants(self) -> list[bytes]:
         return [self._shown]
 
