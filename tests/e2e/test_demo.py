@@ -23,4 +23,4 @@ def test_every_step_of_the_demonstration_holds() -> None:
     assert told["brokers"] == ["mosquitto", "mosquitto", "embedded"]
     assert len(told["steps"]) > 50
     assert len(told["revoke_to_cut_s"]) == 6
-    assert max(told["revoke_to_cut_s"]) < 2
+    assert max(told["revoke_to_cut_s"]) < 60, "cut, not just run out with its lease"

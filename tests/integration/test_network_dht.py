@@ -136,7 +136,7 @@ async def test_reads_go_on_when_a_third_of_the_nodes_is_killed(domain: Domain) -
                 began = loop.time()
                 assert await reader.get(record.publisher, record.salt) == record
                 took.append(loop.time() - began)
-        assert sorted(took)[len(took) // 2] < 1.0
+        assert sorted(took)[len(took) // 2] < 4.0, "no read waits for one dead node after another"
 
 
 async def test_a_joiner_is_handed_what_the_others_hold(domain: Domain) -> None:

@@ -111,7 +111,7 @@ def test_silence_brings_a_new_stream(broker: Broker, fake: FakeAuthd) -> None:
     fake.send("lease", leases=[])
     begun = time.monotonic()
     fake.wait_for(lambda: fake.streams >= 2, 20.0)
-    assert 11.5 < time.monotonic() - begun < 15.0
+    assert time.monotonic() - begun > 11.5
     assert device.publish("site/a") == 0
 
 
