@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-_FIGURES: Final = pytest.StashKey[list[str]]()
+_FIGURE: Final = "figure"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -20,18 +20,21 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 
 @pytest.fixture
-def figures(pytestconfig: pytest.Config) -> Callable[[str], None]:
+def figures(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Collect lines with measured figures; they are printed at the end of the run."""
-    return pytestconfig.stash.setdefault(_FIGURES, []).append
+    return lambda line: request.node.user_properties.append((_FIGURE, line))
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter,
-    config: pytest.Config,
-) -> None:
-    """Print the figures that tests measured."""
-    lines = config.stash.get(_FIGURES, [])
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the figures that tests measured, in whatever process they ran."""
+    reports = [
+        one
+        for outcome in ("passed", "failed")
+        for one in terminalreporter.stats.get(outcome, [])
+        if isinstance(one, pytest.TestReport) and one.when == "call"
+    ]
+    lines = [value for one in reports for key, value in one.user_properties if key == _FIGURE]
     if lines:
         terminalreporter.section("figures")
     for line in lines:
-        terminalreporter.write_line(line)
+        terminalreporter.write_line(str(line))

@@ -131,7 +131,7 @@ def test_a_proof_with_a_wrong_time_is_left_to_the_daemon(broker: Broker, fake: F
         "",
         "x" * 60_000,
     ],
-    ids=lambda password: f"{len(password)}-{password[-4:]}",
+    ids=lambda password: f"{len(password)}-characters",
 )
 def test_what_is_no_credential_costs_no_question(
     broker: Broker,
