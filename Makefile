@@ -7,7 +7,7 @@ STAMP := .venv/.stamp
 .PHONY: demo test fmt lint types imports unit vectors property sim sim-large integration bench bench-mosquitto fleet fuzz mutants docs plugin proto venv deps system lock check
 
 demo: venv ; @if .ci/system-packages; then $(MAKE) --no-print-directory -s -C plugins/mosquitto; else echo "going on with embedded brokers only"; fi; exec $(BIN)/authd demo
-test: deps plugin ; @$(RUN) pytest --ignore=tests/bench --durations=25 --cov=authd.core --cov-fail-under=100
+test: deps plugin ; @$(RUN) pytest -n auto --maxprocesses 4 --dist loadscope --ignore=tests/bench --durations=25 --cov=authd.core --cov-fail-under=100
 check: lint types imports test
 fmt: venv ; $(RUN) ruff check --fix-only -q . ; $(RUN) ruff format -q .
 lint: venv ; $(RUN) ruff check . && $(RUN) ruff format --check -q .

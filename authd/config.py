@@ -25,6 +25,9 @@ DEFAULT_HTTP: Final = "127.0.0.1:8181"
 DEFAULT_GRPC: Final = "127.0.0.1:8182"
 DEFAULT_PEER: Final = "0.0.0.0:8184"
 # More introducers than this for one device is a wish, not a policy.
+# Streams between daemons: ten suit a network where most can be dialled; a hub needs one for each.
+MIN_PLACES: Final = 10
+MAX_PLACES: Final = 256
 _MAX_DISJOINT_PATHS: Final = 8
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,6})(s|m|h|d)")
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -72,6 +75,8 @@ class Settings:
         peer: ``host:port`` of DHT (UDP) and gossip (TCP).
         advertise: ``host:port`` that peers are told to dial; empty means ``peer``.
         static_peers: Peers that are always tried.
+        places: Gossip streams held at most, 10 to 256: how many others may hang on this daemon.
+        mdns: Whether other daemons are looked for, and this one is announced, on the local link.
         replicate: ``auto`` also gossips own-domain device grants, ``none`` uses the DHT alone.
         broker_group: Group that may use ``broker.sock``.
         stale_s: Grace of the own domain.
@@ -86,6 +91,8 @@ class Settings:
     peer: str = DEFAULT_PEER
     advertise: str = ""
     static_peers: tuple[str, ...] = ()
+    places: int = MIN_PLACES
+    mdns: bool = False
     replicate: str = "auto"
     broker_group: str = "authd-broker"
     stale_s: int = DEFAULT_GRACE_S
@@ -165,6 +172,12 @@ class _Table:
             raise self.error(key, "is missing")
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise self.error(key, f"is not of type {kind.__name__}")
+        return value
+
+    def flag(self, key: str, *, default: bool) -> bool:
+        value = self._left.pop(key, default)
+        if not isinstance(value, bool):
+            raise self.error(key, "is not true or false")
         return value
 
     def number(self, key: str, default: int, *, least: int, most: int) -> int:
@@ -250,7 +263,7 @@ def load_settings(path: Path, *, environ: Mapping[str, str] | None = None) -> Se
 def _read(path: Path, content: dict[str, object], environ: Mapping[str, str]) -> Settings:
     top = _Table(path, "", content)
     listen, peers = top.table("listen"), top.table("peers")
-    embedded = top.table("embedded")
+    embedded, discovery = top.table("embedded"), top.table("discovery")
     run_dir = top.take("run_dir", str, str(default_run_dir()))
     settings = Settings(
         path=path,
@@ -261,6 +274,8 @@ def _read(path: Path, content: dict[str, object], environ: Mapping[str, str]) ->
         peer=_override(environ, "AUTHD_PEER", listen.endpoint("peer", DEFAULT_PEER)),
         advertise=listen.endpoint("advertise", "") if "advertise" in listen else "",
         static_peers=tuple(peers.endpoints("static")),
+        places=peers.number("places", MIN_PLACES, least=MIN_PLACES, most=MAX_PLACES),
+        mdns=discovery.flag("mdns", default=False),
         replicate=top.choice("replicate", ("auto", "none"), "auto"),
         broker_group=top.take("broker_group", str, "authd-broker"),
         stale_s=top.grace_s("stale", DEFAULT_GRACE_S),
@@ -270,7 +285,7 @@ def _read(path: Path, content: dict[str, object], environ: Mapping[str, str]) ->
         guarded=_read_guarded(top.tables("guarded")),
         embedded_port=embedded.number("port", 1883, least=1, most=65_535),
     )
-    for table in (listen, peers, embedded, top):
+    for table in (listen, peers, embedded, discovery, top):
         table.finish()
     if settings.run_dir.absolute().is_relative_to(settings.state_dir.absolute()):
         raise top.error("run_dir", "lies inside the state directory, which brokers cannot enter")

@@ -30,11 +30,12 @@ from authd.observe import Observations
 from authd.outbox import Outbox
 from authd.service.assembly import Ingredients, Service, assemble
 from authd.service.brokers import BrokerEntry
+from authd.service.heartbeats import Restored
 from authd.service.operator import Answer
 from authd.service.ports import Evictor
-from authd.store.keystore import HEARTBEAT, NODE, Keystore
+from authd.store.keystore import AUTHORITY, HEARTBEAT, NODE, Keystore
 from authd.store.places import check_place, hold_place
-from authd.store.sqlite import SqliteStore
+from authd.store.sqlite import ALONE, RESTORED, SqliteStore
 from authd.systemd import notify, watchdog_s
 
 if TYPE_CHECKING:
@@ -169,6 +170,7 @@ class Daemon:
             "enforcement": service.enforcement.run,
             "records": service.publisher.run,
             "heartbeats": service.publisher.run_heartbeats,
+            "renewal": service.renewal.run,
             "evictions": lambda: service.evictions.run(self._evictors),
             "outbox": self._drain_outbox,
             "upkeep": lambda: self._upkeep(store),
@@ -210,8 +212,22 @@ class Daemon:
                 observer=self._observations.connect,
                 identity=self._identity,
                 node_key=self._node_key,
+                issuing_key=self._issuing_key(),
+                restored=self._restored(store),
             ),
         )
+
+    def _issuing_key(self) -> SigningKey | None:
+        if not self._keystore.has(AUTHORITY) or self._keystore.is_encrypted(AUTHORITY):
+            return None
+        return self._keystore.load(AUTHORITY)
+
+    def _restored(self, store: SqliteStore) -> Restored | None:
+        how = store.meta(RESTORED) or ""
+        if not how:
+            return None
+        alone = how == ALONE or not self._node.networked
+        return Restored(alone=alone, done=lambda: store.set_meta(RESTORED, ""))
 
     def _identity(self) -> Answer:
         heartbeat = self._keystore.load(HEARTBEAT) if self._keystore.has(HEARTBEAT) else None
@@ -225,6 +241,7 @@ class Daemon:
                 "peer": self._settings.peer,
             },
             "networked": self._node.networked,
+            "discovery": self._network.discovery(),
             "replicate": self._settings.replicate,
         }
 
@@ -395,10 +412,19 @@ class Daemon:
         figures.labels("revocations").set(len(service.authority.state.revocations))
         figures.labels("subjects").set(len(service.authority.state.grants))
         figures.labels("peers").set(len(service.attachment.peers()))
+        for name, value in self._network.discovery().items():
+            if isinstance(value, int):
+                figures.labels(name if name == "turned_away" else f"discovery_{name}").set(value)
         figures.labels("dht_nodes").set(service.attachment.stats().peers)
         figures.labels("unpublished_records").set(service.publisher.unpublished)
         figures.labels("refused_statements").set(service.authority.refused)
         figures.labels("alarms").set(len(service.authority.alarms))
+        figures.labels("statements_too_fast").set(service.authority.quotas.limited)
+        figures.labels("statements_without_room").set(service.authority.quotas.surplus)
+        figures.labels("branches_fallen").set(len(service.authority.state.fallen))
+        figures.labels("grants_renewed").set(service.renewal.renewed)
+        figures.labels("grants_expiring").set(len(service.renewal.expiring.ends))
+        figures.labels("store_unwritable").set(bool(service.authority.store_problem))
         for domain, until in service.authority.heartbeats.freshness().items():
             self._observations.fresh_seconds.labels(encode_base64url(domain)).set(until - now)
 

@@ -1,14 +1,16 @@
-"""The network of one daemon: DHT and gossip behind one port, attached to the service."""
+"""The network of one daemon: DHT, gossip and discovery at one port, attached to the service."""
 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from authd.config import Settings
 from authd.core.identity import PublicKey, SigningKey
 from authd.dht.node import DhtNode
+from authd.discovery.rendezvous import Members, Rendezvous
 from authd.gossip.node import GossipNode
 from authd.service.admission import NodeAdmission
 from authd.service.assembly import Service
@@ -17,8 +19,19 @@ from authd.service.desk import GossipDesk
 from authd.service.ports import Clock, Entropy
 from authd.store.sqlite import SqliteStore
 
+if TYPE_CHECKING:
+    from authd.discovery.mdns import LanDiscovery
+
 # Enough to find the network again after a restart.
 _MAX_REMEMBERED_PEERS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    dht: DhtNode
+    gossip: GossipNode
+    rendezvous: Rendezvous
+    lan: "LanDiscovery | None"
 
 
 class Network:
@@ -48,7 +61,7 @@ class Network:
         self._entropy = entropy
         self._key = key
         self._wanted = asyncio.Event()
-        self._known_peers: Callable[[], list[str]] = list
+        self._parts: _Parts | None = None
 
     def want(self) -> None:
         """Let `run` open the port: this daemon has invited or joined somebody."""
@@ -60,9 +73,34 @@ class Network:
         Raises:
             StoreError: The store cannot be written.
         """
-        peers = list(dict.fromkeys(self._known_peers()))[:_MAX_REMEMBERED_PEERS]
+        if self._parts is None:
+            return
+        known = [*self._parts.dht.neighbours(), *self._parts.gossip.known_addresses()]
+        peers = list(dict.fromkeys(known))[:_MAX_REMEMBERED_PEERS]
         if peers:
             self._store.set_meta("peers", json.dumps(peers))
+
+    def discovery(self) -> dict[str, object]:
+        """Say how other daemons are found, for status and metrics; empty while the port is closed.
+
+        Returns:
+            ``address`` others are told to dial, or empty; ``rendezvous_for_s``, how long the record
+            that says so is good for; ``rendezvous_found``, records of others found so far; ``lan``,
+            daemons found on the link or None if that is off; ``lan_problem``; ``near`` of the peers
+            are of the own domain or configured; ``turned_away``, strangers refused.
+        """
+        if self._parts is None:
+            return {}
+        gossip, rendezvous, lan = self._parts.gossip, self._parts.rendezvous, self._parts.lan
+        return {
+            "address": gossip.address,
+            "rendezvous_for_s": max(0, rendezvous.published_until - self._clock.now()),
+            "rendezvous_found": rendezvous.found,
+            "lan": lan.found if lan else None,
+            "lan_problem": lan.problem if lan else "",
+            "near": len(gossip.near),
+            "turned_away": gossip.turned_away,
+        }
 
     async def run(self, settings: Callable[[], Settings], peers: Callable[[], list[str]]) -> None:
         """Wait until the port is wanted, then keep it open until cancelled.
@@ -76,22 +114,25 @@ class Network:
         """
         await self._wanted.wait()
         async with (
-            self._open(settings(), peers()) as (dht, gossip),
+            self._open(settings(), peers()) as parts,
             asyncio.TaskGroup() as group,
         ):
-            group.create_task(dht.run(), name="dht")
-            group.create_task(gossip.run(), name="gossip")
+            group.create_task(parts.dht.run(), name="dht")
+            group.create_task(parts.gossip.run(), name="gossip")
+            group.create_task(parts.rendezvous.run(), name="rendezvous")
+            if parts.lan is not None:
+                group.create_task(parts.lan.run(), name="mdns")
 
     @asynccontextmanager
     async def _open(
         self,
         settings: Settings,
         ticket_peers: list[str],
-    ) -> AsyncIterator[tuple[DhtNode, GossipNode]]:
+    ) -> AsyncIterator[_Parts]:
         authority, attachment = self._service.authority, self._service.attachment
         host, _, port = settings.peer.rpartition(":")
         known = json.loads(self._store.meta("peers") or "[]")
-        peers = list(dict.fromkeys([*settings.static_peers, *ticket_peers, *known]))
+        peers = list(dict.fromkeys([*settings.static_peers, *ticket_peers]))
         admission = NodeAdmission(authority=authority, clock=self._clock, node=self._key.public)
         async with (
             DhtNode(
@@ -101,7 +142,7 @@ class Network:
                 entropy=self._entropy,
                 host=host.strip("[]"),
                 port=int(port),
-                bootstrap=peers,
+                bootstrap=list(dict.fromkeys([*peers, *known])),
                 store=self._store,
             ) as dht,
             GossipNode(
@@ -113,17 +154,51 @@ class Network:
                 host=host.strip("[]"),
                 port=int(port),
                 peers=peers,
+                remembered=known,
                 advertise=settings.advertise,
+                places=settings.places,
             ) as gossip,
         ):
             authority.subscribe(lambda change: _follow(change, admission, dht, gossip))
             attachment.attach(dht, gossip)
-            self._known_peers = lambda: [*dht.neighbours(), *gossip.known_addresses()]
+            self._parts = _Parts(
+                dht,
+                gossip,
+                self._rendezvous(admission, dht, gossip),
+                self._lan(host, gossip) if settings.mdns else None,
+            )
             try:
-                yield dht, gossip
+                yield self._parts
             finally:
-                self._known_peers = list
+                self._parts = None
                 attachment.detach()
+
+    def _rendezvous(self, admission: NodeAdmission, dht: DhtNode, gossip: GossipNode) -> Rendezvous:
+        authority = self._service.authority
+        return Rendezvous(
+            key=self._key,
+            domain=authority.policy.own,
+            address=lambda: gossip.address,
+            network=dht,
+            members=Members(state=lambda: authority.state, own=self._key.public),
+            admits=admission.is_own,
+            connected=lambda: gossip.active,
+            suggest=gossip.suggest,
+            clock=self._clock,
+            entropy=self._entropy,
+        )
+
+    def _lan(self, host: str, gossip: GossipNode) -> "LanDiscovery":
+        # The library is of no use to a daemon that shows itself to nobody.
+        from authd.discovery.mdns import LanDiscovery  # noqa: PLC0415 - see above
+
+        return LanDiscovery(
+            domain=self._service.authority.policy.own,
+            host=host.strip("[]"),
+            port=lambda: gossip.port,
+            suggest=gossip.suggest,
+            entropy=self._entropy,
+        )
 
 
 def _follow(

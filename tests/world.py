@@ -19,6 +19,7 @@ from authd.service.admission import NodeAdmission
 from authd.service.assembly import Ingredients, Service, assemble
 from authd.service.brokers import BrokerEntry
 from authd.service.desk import GossipDesk
+from authd.service.heartbeats import Restored
 from authd.service.issuing import first_root, next_root
 from authd.service.ports import Item, NetworkStats
 from authd.store.sqlite import SqliteStore
@@ -225,7 +226,7 @@ class Site:
         self.service.authority.submit(Item(Kind.ROOT, root.encoded) for root in domain.roots)
         self.service.authority.beat()
 
-    def open(self) -> None:
+    def open(self, *, restored: Restored | None = None) -> None:
         """Start, or start again over the same store."""
         self.store = SqliteStore(self.directory / f"{self.name}.db")
         key = self.domain.heartbeat(self._heartbeat) if self._heartbeat else None
@@ -246,6 +247,7 @@ class Site:
                 not_before=self._not_before,
                 observer=lambda request, decision, _: self.observed.append((request, decision)),
                 identity=lambda: {"node": self.name},
+                restored=restored,
             ),
         )
         if self.ether is not None:

@@ -1,10 +1,18 @@
-"""``authd backup``: keys, subjects, configuration and store in one private file."""
+"""``authd backup`` and ``authd restore``: keys, subjects, configuration and store in one file.
+
+A restored daemon knows less than the one that was lost: it never goes on with that one's list of
+heartbeats, of which others may know more, but begins a new one under its last head.
+"""
 
 import io
+import json
 import os
+import re
+import shutil
 import sqlite3
 import tarfile
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -13,7 +21,12 @@ import typer
 from authd.cli.app import app
 from authd.cli.context import JsonOption, StateOption, make_context
 from authd.errors import ConflictError, StoreError
+from authd.service.heartbeats import RESTORE_WAIT_S
+from authd.store.keystore import write_private
+from authd.store.sqlite import ALONE, RESTORED, SqliteStore
 
+_DATABASE: Final = "authd.db"
+_STATE_DIR: Final = re.compile(r"^state_dir *=.*$", re.MULTILINE)
 _FILES: Final = ("node.json", "authd.toml", "keys", "subjects", "tls", "outbox")
 
 
@@ -45,14 +58,96 @@ def backup(
     )
 
 
+@app.command("restore")
+def restore(
+    source: Annotated[Path, typer.Argument(help="File that `authd backup` wrote.")],
+    alone: Annotated[
+        bool,
+        typer.Option("--alone", help="No other daemon of the domain is left: wait for none."),
+    ] = False,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring a backup back into an empty state directory."""
+    context = make_context(state, as_json=as_json)
+    target = context.state_dir
+    if target.exists() and any(target.iterdir()):
+        raise ConflictError(f"`{target}` is not empty and is never overwritten: choose another")
+    try:
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+        target.chmod(0o700)
+        _read(source, target)
+        _move(target / "authd.toml", target)
+        _mark(target / _DATABASE, alone=alone)
+    except BaseException:
+        # Half a restore must not be taken for a daemon's state.
+        for path in target.iterdir() if target.exists() else ():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
+    node = context.node()
+    waiting = node.networked and not alone
+    context.output.result(
+        {"state": str(target), "domain": node.domain, "waits_for_peers": waiting},
+        [
+            f"restored    {target}, domain {node.domain}",
+            "It begins a new list of heartbeats"
+            + (
+                f" {RESTORE_WAIT_S:.0f} s after a peer has told how the old one ended."
+                if waiting
+                else " at once; revocations made after the backup are lost: make them again."
+            ),
+            "Counters of boards (`--counter`) are those of the backup: give such boards new keys.",
+            "",
+            "Next: make sure that the old daemon never runs again, then",
+            f"      authd up --state {target}",
+        ],
+    )
+
+
+def _read(source: Path, target: Path) -> None:
+    try:
+        with tarfile.open(source, mode="r:gz") as archive:
+            members = archive.getmembers()
+            for one in members:
+                top = one.name.partition("/")[0]
+                if top not in {*_FILES, _DATABASE} or not (one.isfile() or one.isdir()):
+                    raise StoreError(f"`{source}` is no backup of authd: it holds `{one.name}`")
+            # The filter keeps every member below the target, and its mode within reason.
+            archive.extractall(target, members=members, filter="data")
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise StoreError(f"`{source}` is no backup of authd, or damaged: {error}") from error
+    except OSError as error:
+        raise StoreError(f"cannot read `{source}`: {error.strerror or error}") from error
+    if not (target / _DATABASE).exists() or not (target / "node.json").exists():
+        raise StoreError(f"`{source}` is no backup of authd: it holds no state")
+
+
+def _move(config: Path, target: Path) -> None:
+    """Let the configuration name the directory that it is in now."""
+    if not config.exists():
+        return
+    text = config.read_text("utf-8")
+    line = f"state_dir = {json.dumps(str(target.absolute()))}"
+    moved = _STATE_DIR.sub(lambda _: line, text, count=1)
+    if moved != text:
+        write_private(config, moved, overwrite=True)
+
+
+def _mark(database: Path, *, alone: bool) -> None:
+    """Note that this is a copy, and that proofs from before it starts do not count."""
+    with SqliteStore(database) as store:
+        store.set_meta("stopped", "no")
+        store.set_meta(RESTORED, ALONE if alone else "waits")
+
+
 def _write(state_dir: Path, handle: int) -> None:
     try:
         with os.fdopen(handle, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
-            database = _copy_database(state_dir / "authd.db")
+            database = _copy_database(state_dir / _DATABASE)
             for name in _FILES:
                 if (state_dir / name).exists():
                     archive.add(state_dir / name, arcname=name)
-            info = tarfile.TarInfo("authd.db")
+            info = tarfile.TarInfo(_DATABASE)
             info.size, info.mode = len(database), 0o600
             archive.addfile(info, io.BytesIO(database))
     except OSError as error:

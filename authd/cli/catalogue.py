@@ -33,6 +33,7 @@ COMMANDS: Final = {
         "backup",
         "Write everything this daemon cannot get back from the network; the daemon may run.",
     ),
+    "restore": Command("backup", "Bring a backup back into an empty state directory."),
     "demo": Command(
         "demo", "Show devices admitted, refused, explained and cut off on three brokers."
     ),

@@ -1,9 +1,11 @@
 """What ``device new`` and ``grant`` share: options, issuing, remembering."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -24,10 +26,17 @@ from authd.core.identity import SigningKey
 from authd.core.proofs import Audience
 from authd.core.topics import Scope
 from authd.device import DeviceKey
-from authd.errors import ConfigError, StoreError
-from authd.service.issuing import DEVICE_LIFE_S, Bundle, encode_bundle, grant_bundle
+from authd.errors import ConfigError, FormatError, StoreError
+from authd.service.issuing import (
+    DEVICE_LIFE_S,
+    STANDING_LIVES_S,
+    Bundle,
+    encode_bundle,
+    grant_bundle,
+)
 from authd.store import keystore
 
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 PubOption = Annotated[
     list[str] | None,
     typer.Option("--pub", help="Topic filter it may publish to; repeatable."),
@@ -44,7 +53,14 @@ ClientIdOption = Annotated[
     str,
     typer.Option("--client-id", help="`NAME`, a prefix `NAME-*`, or `*` for any; else the key id."),
 ]
-LifeOption = Annotated[str, typer.Option("--for", help="How long: `90d`, `12h`.")]
+LifeOption = Annotated[
+    str,
+    typer.Option(
+        "--for",
+        "--until",
+        help="It ends then: `12h`, `90d`, or the last day, `2030-12-31`; else it is renewed.",
+    ),
+]
 DepthOption = Annotated[
     int,
     typer.Option("--depth", min=0, max=8, help="Grants it may put below itself."),
@@ -128,9 +144,9 @@ def issue(
     forms: Iterable[Form] = (),
     audiences: Iterable[str] = (),
 ) -> Grant:
-    """Sign a grant that begins now."""
+    """Sign a grant that begins now; without an end it is renewed until it is revoked."""
     now = context.clock.now()
-    life_s = parse_duration(life) if life else DEVICE_LIFE_S
+    life_s = parse_life(life, now=now) if life else DEVICE_LIFE_S
     return sign_grant(
         issuer.key,
         subject=subject,
@@ -142,6 +158,26 @@ def issue(
         forms=forms,
         audiences=audiences,
     )
+
+
+def parse_life(text: str, *, now: int) -> int:
+    """Read for how long, or until the end of which day (UTC), a grant is to count; seconds.
+
+    Raises:
+        FormatError: Neither, or a day that is over.
+    """
+    try:
+        day = datetime.fromisoformat(text) if _DATE.fullmatch(text) else None
+    except ValueError as error:
+        raise FormatError(f"`{text}` is no day") from error
+    if day is None:
+        life_s = parse_duration(text)
+    else:
+        life_s = int((day.replace(tzinfo=UTC) + timedelta(days=1)).timestamp()) - now
+    if life_s <= 0:
+        raise FormatError(f"`{text}` is over")
+    # A life of exactly the standing length would say that it is to be renewed.
+    return life_s - (life_s in STANDING_LIVES_S)
 
 
 def bundle_of(

@@ -17,6 +17,7 @@ from authd.core.topics import POWER_REVOKE, has_power
 from authd.errors import AuthdError, ConfigError, FormatError
 from authd.service.issuing import Bundle
 from authd.service.ports import Item
+from authd.service.renewal import same_rights
 from authd.store.keystore import AUTHORITY, NODE, Subject
 from authd.store.sqlite import SqliteStore
 
@@ -39,8 +40,10 @@ def revoke(
 ) -> None:
     """Revoke a key or a grant in the whole network and cut its live sessions."""
     context = make_context(state, as_json=as_json)
-    signed = _sign(context, target, reason)
-    online = context.publish(Bundle(statements=(Item(Kind.REVOKE, signed.encoded),)))
+    all_signed = _sign(context, target, reason)
+    signed = all_signed[0]
+    items = tuple(Item(Kind.REVOKE, one.encoded) for one in all_signed)
+    online = context.publish(Bundle(statements=items))
     if not online:
         context.output.result(
             {"id": encode_base64url(signed.statement_id), "state": "outbox", "cut": []},
@@ -69,17 +72,42 @@ def revocations(state: StateOption = None, as_json: JsonOption = False) -> None:
 # --- signing --------------------------------------------------------------------------------
 
 
-def _sign(context: Context, target: str, reason: str) -> Revoke:
+def _sign(context: Context, target: str, reason: str) -> list[Revoke]:
     if target.startswith("grant:"):
-        return _sign_by_issuer(context, parse_id(target.removeprefix("grant:")), reason)
+        return _sign_grants(context, parse_id(target.removeprefix("grant:")), reason)
     subject = context.subject(target)
     if subject is not None and subject.form == "tls":
         # A certificate's key is known by its digest alone, so what is revoked is its one grant.
-        return _sign_by_issuer(context, _grant_of(subject), reason)
+        return _sign_grants(context, _grant_of(subject), reason)
     if subject is not None and subject.self_revocation and not reason:
         # The key's own word counts in every domain: it is preferred over ours.
-        return verify_revoke(decode_base64url(subject.self_revocation))
-    return _sign_by_issuer(context, context.find_key(target), reason)
+        return [verify_revoke(decode_base64url(subject.self_revocation))]
+    return [_sign_by_issuer(context, context.find_key(target), reason)]
+
+
+def _sign_grants(context: Context, target: bytes, reason: str) -> list[Revoke]:
+    """Revoke a grant and whatever it was renewed by, or is the renewal of."""
+    held = _grants(context)
+    named = next((one for one in held if one.statement_id == target), None)
+    now = context.clock.now()
+    others = [
+        one.statement_id
+        for one in held
+        if named is not None
+        and one.statement_id != target
+        and one.expires_at > now
+        and same_rights(one, named)
+    ]
+    return [_sign_by_issuer(context, one, reason) for one in (target, *others)]
+
+
+def _grants(context: Context) -> list[Grant]:
+    with SqliteStore(context.state_dir / "authd.db") as store:
+        statements = store.load_statements()
+    try:
+        return [verify_grant(one.data) for one in statements if one.kind is Kind.GRANT]
+    except AuthdError as error:
+        raise FormatError("the store holds a damaged grant") from error
 
 
 def _grant_of(subject: Subject) -> bytes:
@@ -105,15 +133,7 @@ def _sign_by_issuer(context: Context, target: bytes, reason: str) -> Revoke:
 
 
 def _revoker_grant(context: Context, key: SigningKey) -> Grant:
-    with SqliteStore(context.state_dir / "authd.db") as store:
-        statements = store.load_statements()
-    for one in statements:
-        if one.kind is not Kind.GRANT:
-            continue
-        try:
-            grant = verify_grant(one.data)
-        except AuthdError as error:
-            raise FormatError("the store holds a damaged grant") from error
+    for grant in _grants(context):
         if grant.subject == KeySubject(key.public) and has_power(grant.scope, POWER_REVOKE):
             return grant
     raise ConfigError(

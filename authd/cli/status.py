@@ -1,5 +1,6 @@
 """``authd status``: what the running daemon knows, and how fresh that is."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from authd.cli.app import app
@@ -18,6 +19,7 @@ def status(state: StateOption = None, as_json: JsonOption = False) -> None:
         f"sessions    {answer['sessions']}",
         f"peers       {len(answer['peers'])} by gossip, {answer['dht_nodes']} in the DHT",
     ]
+    lines += _discovery_lines(answer.get("discovery") or {})
     for domain in answer["domains"]:
         lines += _domain_lines(domain)
     lines += [
@@ -46,7 +48,43 @@ def status(state: StateOption = None, as_json: JsonOption = False) -> None:
     if answer["clock_behind_s"]:
         lines.append(f"ALARM  this host's clock is {answer['clock_behind_s']} s behind")
     lines += [f"ALARM  {alarm}" for alarm in answer["alarms"]]
+    lines += _warnings(answer)
     context.output.result(answer, lines)
+
+
+def _discovery_lines(found: dict[str, Any]) -> list[str]:
+    if not found:
+        return []
+    said = f"{found['address']} for {age(found['rendezvous_for_s'])}"
+    own = said if found["rendezvous_for_s"] else "not published"
+    lan = "off" if found["lan"] is None else f"{found['lan']} found"
+    return [
+        (
+            f"discovery   rendezvous {own}, {found['rendezvous_found']} found; LAN"
+            f" {found['lan_problem'] or lan}"
+        ),
+    ]
+
+
+def _warnings(answer: dict[str, Any]) -> list[str]:
+    lines = []
+    renewal = answer["renewal"]
+    if renewal["expiring"]:
+        first = datetime.fromtimestamp(renewal["first_end"], UTC).date()
+        lines.append(
+            f"WARNING  {renewal['expiring']} grants end within 14 days, the first on {first}, and"
+            " nobody here can renew them: run a daemon where their issuer's key is",
+        )
+    if renewal["problem"]:
+        lines.append(f"WARNING  a grant cannot be renewed: {renewal['problem']}")
+    if answer["store_problem"]:
+        lines.append(f"ALARM  {answer['store_problem']}")
+    if answer["waits_for_peers"]:
+        lines.append(
+            "WARNING  restored from a backup: no heartbeat is signed until a peer has told how the"
+            " list of this daemon ended",
+        )
+    return lines
 
 
 def _domain_lines(domain: dict[str, Any]) -> list[str]:

@@ -35,6 +35,11 @@ audiences = [{embedded}]
 
 [embedded]
 port = {embedded_port}
+
+[discovery]
+# true looks for other daemons of the domain on the local network, by multicast DNS, and shows this
+# one there: address, peer port and a tag of the domain. Who may be a peer does not depend on it.
+mdns = false
 """
 
 

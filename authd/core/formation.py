@@ -91,6 +91,12 @@ class Formation:
             # Keys, TLS keys and domains are filed under 16 bytes alike, and an issuer may write any
             # 16 bytes for a domain: a grant to a "domain" of a key's id is no grant to that key.
             self.fail(ReasonCode.UNTRUSTED, f"a grant by {issuer} names another kind of subject")
+        elif grant.issuer in self.state.fallen:
+            # Nothing else needs asking: whoever stands on a key's branch does so by its grants.
+            self.fail(
+                ReasonCode.REVOKED,
+                f"all below {issuer} is taken for revoked: it overflowed its quota",
+            )
         elif revoked is not None:
             self.fail(ReasonCode.REVOKED, f"a grant by {issuer} is revoked{why(revoked.reason)}")
         elif grant.issued_at > self.now + limits.MAX_ISSUED_AHEAD_S:

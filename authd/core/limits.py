@@ -75,6 +75,30 @@ MAX_GUARD_STEPS: Final = 2_000
 # Rights that are asked about in one CONNECT because they reach into a guarded prefix.
 MAX_GUARD_QUESTIONS: Final = 32
 
+# --- quotas -----------------------------------------------------------------------------------
+# By level: an entry of a listed domain, then keys one, two, and three or more grants below it.
+# A level has at most an eighth of the one above; five heartbeat lists may each name other
+# revocations of one branch, so that a sixth would be the most that leaves the one above standing.
+# A million devices, each with the grant that ends and the one that renews it, at 550 B each.
+GRANTS_PER_BRANCH: Final = (2_000_000, 65_536, 4_096, 512)
+# Keys with a grant of depth: gateways. Each is looked at when somebody's place is looked for.
+ISSUERS_PER_BRANCH: Final = (4_096, 512, 64, 8)
+# Twice the revocations a domain is built for, at 1 kB each in memory.
+REVOCATIONS_PER_BRANCH: Final = (200_000, 16_384, 2_048, 256)
+# A revocation says all there is to say; a second may give a reason.
+MAX_REVOCATIONS_PER_PAIR: Final = 4
+# What one heartbeat list may make a daemon hold beyond the quotas: lists are to be held whole, and
+# an honest one names at most a few branches' quotas beyond what is held here.
+MAX_LISTED_SURPLUS: Final = 200_000
+# Explains why a device is refused; after this an ended grant is forgotten.
+GRANT_KEPT_S: Final = 30 * 86_400
+# A burst is a gateway with 2 000 sensors; 50 a second is 30 ms of verifying a second.
+ISSUER_STATEMENTS_PER_S: Final = 50.0
+ISSUER_BURST: Final = 2_000.0
+# Below an entry there are many issuers: eight of them at full speed leave room for a ninth's burst.
+ENTRY_STATEMENTS_PER_S: Final = 400.0
+ENTRY_BURST: Final = 16_000.0
+
 # --- records ----------------------------------------------------------------------------------
 # BEP 44: 1 000 B bencoded; ours stay below it with the framing.
 MAX_RECORD_VALUE_BYTES: Final = 900

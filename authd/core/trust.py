@@ -52,6 +52,10 @@ class TrustState:
         delegates: By issuer, the ids of the subjects that hold a grant of depth from it.
         revocations: By statement id.
         by_target: Revocations by what they name: 16 bytes a grant, 32 a key.
+        issued: By issuer, how many grants are held.
+        charges: By the key they are charged to (`charged_key`), how many revocations are held.
+        fallen: Keys whose branch overflowed a quota (`core.quotas`): nothing that stands on them
+            counts.
     """
 
     roots: Map[DomainId, Root] = field(default_factory=Map)
@@ -60,6 +64,9 @@ class TrustState:
     delegates: Map[PublicKey, tuple[bytes, ...]] = field(default_factory=Map)
     revocations: Map[StatementId, Revoke] = field(default_factory=Map)
     by_target: Map[bytes, tuple[Revoke, ...]] = field(default_factory=Map)
+    issued: Map[PublicKey, int] = field(default_factory=Map)
+    charges: Map[PublicKey, int] = field(default_factory=Map)
+    fallen: frozenset[PublicKey] = frozenset()
 
     def apply_grant(self, grant: Grant) -> "TrustState":
         """Return the state with a grant in it."""
@@ -67,30 +74,58 @@ class TrustState:
 
     def apply_grants(self, grants: Iterable[Grant]) -> "TrustState":
         """Return the state with grants in it; of one issuer and subject the newest four stay."""
-        changed, delegates = self.grants.mutate(), self.delegates.mutate()
+        return self.take_grants(grants)[0]
+
+    def take_grants(self, grants: Iterable[Grant]) -> tuple["TrustState", tuple[Grant, ...]]:
+        """Do as `apply_grants`, and return too what newer ones have pushed out."""
+        changes = _GrantChanges(self)
         for grant in grants:
-            subject = subject_id(grant.subject)
-            held = changed.get(subject, ())
-            start, end = _span(held, grant.issuer)
-            before = [recall_grant(one) for one in held[start:end]]
-            after = _newest(before, grant)
-            changed[subject] = (*held[:start], *map(_held, after), *held[end:])
-            if _delegate(before) != _delegate(after):
-                subjects = {*delegates.get(grant.issuer, ()), subject}
-                kept = subjects if _delegate(after) else subjects - {subject}
-                delegates[grant.issuer] = tuple(sorted(kept))
-        return replace(self, grants=changed.finish(), delegates=delegates.finish())
+            changes.add(grant)
+        return changes.finish(), tuple(changes.gone)
+
+    def has_newer(self, grant: Grant) -> bool:
+        """Say whether a grant would not count: as many newer ones are held as may."""
+        held = self.grants_between(grant.issuer, subject_id(grant.subject))
+        full = len(held) == limits.MAX_GRANTS_PER_PAIR
+        return full and _grant_order(held[-1]) < _grant_order(grant)
+
+    def without_ended(
+        self, subjects: Iterable[bytes], *, before: int
+    ) -> tuple["TrustState", tuple[Grant, ...]]:
+        """Return the state without the grants to ``subjects`` that ended before a time, and those.
+
+        Args:
+            subjects: Key ids and domain ids.
+            before: Seconds since the Unix epoch.
+        """
+        changes = _GrantChanges(self)
+        for subject in subjects:
+            changes.drop_ended(subject, before)
+        return changes.finish(), tuple(changes.gone)
 
     def apply_revocations(self, revocations: Iterable[Revoke]) -> "TrustState":
         """Return the state with revocations in it; they are never taken out."""
         by_id, by_target = self.revocations.mutate(), self.by_target.mutate()
+        charges = self.charges.mutate()
         for revoke in revocations:
             if revoke.statement_id in by_id:
                 continue
             by_id[revoke.statement_id] = revoke
             held = (*by_target.get(revoke.target, ()), revoke)
             by_target[revoke.target] = tuple(sorted(held, key=lambda one: one.statement_id))
-        return replace(self, revocations=by_id.finish(), by_target=by_target.finish())
+            key = charged_key(revoke)
+            if key is not None:
+                charges[key] = charges.get(key, 0) + 1
+        return replace(
+            self,
+            revocations=by_id.finish(),
+            by_target=by_target.finish(),
+            charges=charges.finish(),
+        )
+
+    def with_fallen(self, fallen: frozenset[PublicKey]) -> "TrustState":
+        """Return the state with other branches treated as revoked whole."""
+        return self if fallen == self.fallen else replace(self, fallen=fallen)
 
     def apply_root(self, root: Root) -> "TrustState":
         """Return the state with a root in the place of its predecessor.
@@ -186,6 +221,84 @@ class TrustState:
             one.issuer == authority.key for one in self.by_target.get(grant.statement_id, ())
         )
         return has_power(grant.scope, POWER_REVOKE) and not taken_back
+
+
+def charged_key(revoke: Revoke) -> PublicKey | None:
+    """Return whom a revocation is charged to; None for a key's revocation of itself.
+
+    A revoker acts for the authority that named it, so that authority answers for it.
+    """
+    if revoke.target == revoke.issuer:
+        return None
+    grant = revoke.revoker_grant
+    if grant is not None and has_power(grant.scope, POWER_REVOKE):
+        return grant.issuer
+    return revoke.issuer
+
+
+class _GrantChanges:
+    """Changes to the grants of a state, put together before a new state is made of them."""
+
+    def __init__(self, state: TrustState) -> None:
+        self._state = state
+        self._grants = state.grants.mutate()
+        self._issued = state.issued.mutate()
+        # Made anew only if it changes: others tell by its identity whether it did.
+        self._delegates: dict[PublicKey, tuple[bytes, ...]] = {}
+        self.gone: list[Grant] = []
+
+    def add(self, grant: Grant) -> None:
+        subject = subject_id(grant.subject)
+        held = self._grants.get(subject, ())
+        start, end = _span(held, grant.issuer)
+        before = [recall_grant(one) for one in held[start:end]]
+        after = _newest(before, grant)
+        if len(before) == limits.MAX_GRANTS_PER_PAIR and after is not before:
+            self.gone += [one for one in (*before, grant) if one not in after]
+        self._grants[subject] = (*held[:start], *map(_held, after), *held[end:])
+        self._note(grant.issuer, subject, before, after)
+
+    def drop_ended(self, subject: bytes, before_time: int) -> None:
+        grants = [recall_grant(one) for one in self._grants.get(subject, ())]
+        kept = [one for one in grants if one.expires_at >= before_time]
+        if len(kept) == len(grants):
+            return
+        self.gone += [one for one in grants if one.expires_at < before_time]
+        if kept:
+            self._grants[subject] = tuple(map(_held, kept))
+        else:
+            del self._grants[subject]
+        for issuer in dict.fromkeys(one.issuer for one in grants):
+            pair = [[one for one in some if one.issuer == issuer] for some in (grants, kept)]
+            self._note(issuer, subject, *pair)
+
+    def _note(
+        self, issuer: PublicKey, subject: bytes, before: list[Grant], after: list[Grant]
+    ) -> None:
+        count = self._issued.get(issuer, 0) + len(after) - len(before)
+        if count:
+            self._issued[issuer] = count
+        else:
+            self._issued.pop(issuer, None)
+        if _delegate(before) != _delegate(after):
+            known = self._delegates.get(issuer, self._state.delegates.get(issuer, ()))
+            kept = {*known, subject} if _delegate(after) else {*known} - {subject}
+            self._delegates[issuer] = tuple(sorted(kept))
+
+    def finish(self) -> TrustState:
+        state = self._state
+        delegates = state.delegates
+        for issuer, subjects in self._delegates.items():
+            if subjects:
+                delegates = delegates.set(issuer, subjects)
+            elif issuer in delegates:
+                delegates = delegates.delete(issuer)
+        return replace(
+            state,
+            grants=self._grants.finish(),
+            delegates=delegates,
+            issued=self._issued.finish(),
+        )
 
 
 def _span(held: tuple[HeldGrant, ...], issuer: PublicKey) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from authd.core.identity import SigningKey
+from authd.core.identity import PublicKey, SigningKey
 from authd.dht.gate import Gate
 from authd.dht.lookup import timeout_s
 from authd.dht.messages import (
@@ -27,6 +27,8 @@ from authd.dht.messages import (
     Request,
     Retry,
     Store,
+    claimed_nonce,
+    claimed_sender,
     node_id,
     seal_datagram,
     verify_datagram,
@@ -51,6 +53,15 @@ _MAX_GREETING_ROUNDS: Final = 8
 _MAX_COOKIES: Final = 4_096
 _MAX_PENDING: Final = 4_096
 _PREFIX_BYTES: Final = 8
+# Signatures of strangers are checked so often, however many addresses they come from, true or not:
+# three in a hundred of a core's time. A hundred nodes that meet at once stay below.
+STRANGERS_PER_S: Final = 200.0
+BURST_STRANGERS: Final = 600.0
+_STRANGERS: Final = "strangers"
+# A request costs up to a millisecond, and decisions wait behind it. A node asks another one a few
+# times in a lookup; only a holder that hands records over asks more, and paces itself.
+REQUESTS_OF_A_NODE_PER_S: Final = 100.0
+BURST_REQUESTS_OF_A_NODE: Final = 400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +130,10 @@ class Dialogue:
         self._on_contact = on_contact
         self._pending: dict[bytes, _Pending] = {}
         self._cookies: OrderedDict[Address, bytes] = OrderedDict()
+        self._strangers = RateLimiter(rate_per_s=STRANGERS_PER_S, burst=BURST_STRANGERS)
+        self._requests = RateLimiter(
+            rate_per_s=REQUESTS_OF_A_NODE_PER_S, burst=BURST_REQUESTS_OF_A_NODE
+        )
         self.refusals: Counter[str] = Counter()
 
     # --- incoming -----------------------------------------------------------------------------
@@ -130,11 +145,22 @@ class Dialogue:
             self.refusals["size"] += 1
         elif not self._limiter.allows(_rate_key(address[0]), now=monotonic):
             self.refusals["rate"] += 1
+        elif not (
+            self._is_familiar(data, address) or self._strangers.allows(_STRANGERS, now=monotonic)
+        ):
+            self.refusals["strangers"] += 1
         else:
             try:
                 self._dispatch(verify_datagram(data), len(data), address)
             except (FormatError, LimitError, VerificationError) as error:
                 self.refusals[error.reason] += 1
+
+    def _is_familiar(self, data: bytes, address: Address) -> bool:
+        """Say whether a datagram answers a question of ours, or comes from where a contact is."""
+        if claimed_nonce(data) in self._pending:
+            return True
+        contact = self._table.get(node_id(PublicKey(claimed_sender(data))))
+        return contact is not None and contact.address == address
 
     def _dispatch(self, datagram: Datagram, size: int, address: Address) -> None:
         if isinstance(datagram.message, Request):
@@ -161,6 +187,9 @@ class Dialogue:
         if not isinstance(message, Request):
             return
         monotonic = self._clock.monotonic()
+        if not self._requests.allows(request.sender_id.hex(), now=monotonic):
+            self.refusals["requests"] += 1
+            return
         answer = self._responder.answer(
             request,
             address,

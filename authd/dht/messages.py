@@ -15,6 +15,7 @@ from typing import Final, TypeAlias
 
 from authd.core.encoding import CborValue, decode, encode
 from authd.core.identity import (
+    KEY_BYTES,
     SIGNATURE_BYTES,
     PublicKey,
     SigningKey,
@@ -43,6 +44,8 @@ Address: TypeAlias = tuple[str, int]
 _HEAD_UNSIGNED: Final = encode([0] * 6)[:1]
 _HEAD_SIGNED: Final = encode([0] * 7)[:1]
 _SIGNATURE_HEAD: Final = encode(bytes(SIGNATURE_BYTES))[:2]
+# Heads of array and nonce, version and kind are a byte each.
+_NONCE_AT: Final = 4
 
 
 def node_id(key: PublicKey) -> bytes:
@@ -229,6 +232,20 @@ def verify_datagram(data: bytes) -> Datagram:
     end = len(data) - len(_SIGNATURE_HEAD) - SIGNATURE_BYTES
     verify_signature(key, _LABEL + data[len(_HEAD_SIGNED) : end], signature)
     return Datagram(message=message, nonce=nonce, receiver=receiver, sender=key)
+
+
+def claimed_sender(data: bytes) -> bytes:
+    """Return who is said to have signed a datagram, 32 bytes; of junk, anything.
+
+    Good only to choose whom to spend a signature check on.
+    """
+    end = len(data) - len(_SIGNATURE_HEAD) - SIGNATURE_BYTES
+    return data[max(0, end - KEY_BYTES) : max(0, end)]
+
+
+def claimed_nonce(data: bytes) -> bytes:
+    """Return the nonce of a datagram, 8 bytes; of junk, anything."""
+    return data[_NONCE_AT : _NONCE_AT + NONCE_BYTES]
 
 
 def _encode_body(message: Message) -> tuple[Kind, list[CborValue]]:  # noqa: PLR0911 - one return a kind

@@ -29,6 +29,9 @@ _FIRST_RETRY_S: Final = 0.5
 _LAST_RETRY_S: Final = 30.0
 # Holders that hand records to a joiner: more would only repeat each other.
 _HANDING_HOLDERS: Final = 3
+# So many at once, then at a pace that the joiner answers (two requests a record).
+_HANDED_AT_ONCE: Final = 100
+_HANDED_PER_S: Final = 25.0
 _log = structlog.get_logger("authd.dht")
 
 
@@ -129,7 +132,7 @@ class Upkeep:
     async def _hand_over(self) -> None:
         """Show each new contact the records it should hold, if this node is among the nearest."""
         while True:
-            joiner = await self._arrivals.joiners.get()
+            joiner, handed = await self._arrivals.joiners.get(), 0
             others = [one for one in self._table.contacts() if one.node_id != joiner.node_id]
             for record in self._shelf.records(now=self._clock.now()):
                 if not self._is_near(record.target, others, _HANDING_HOLDERS):
@@ -138,7 +141,12 @@ class Upkeep:
                     _distance(one.node_id, record.target) < _distance(joiner.node_id, record.target)
                     for one in others
                 )
-                if nearer < REPLICAS and not await self._hand(joiner, record):
+                if nearer >= REPLICAS:
+                    continue
+                handed += 1
+                if handed > _HANDED_AT_ONCE:
+                    await asyncio.sleep(1 / _HANDED_PER_S)
+                if not await self._hand(joiner, record):
                     break
 
     async def _hand(self, joiner: Contact, record: Record) -> bool:

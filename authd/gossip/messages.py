@@ -28,7 +28,6 @@ VERSION: Final = 1
 # A frame of the largest number of the largest things below, with room to spare.
 MAX_FRAME_BYTES: Final = 65_536
 NONCE_BYTES: Final = 32
-MAX_ADDRESS_CHARS: Final = 255
 MAX_SHOWN_GRANTS: Final = 4
 MAX_ITEMS: Final = 32
 MAX_WANTED: Final = 512
@@ -308,26 +307,7 @@ def id_of(item: Item) -> StatementId:
     return parse(item.kind, item.data).statement_id
 
 
-# --- addresses and batches ----------------------------------------------------------------------
-
-
-def is_address(text: str) -> bool:
-    """Say whether ``text`` is ``host:port`` or ``[IPv6]:port`` that one could dial."""
-    host, separator, port = text.rpartition(":")
-    plain = host.removeprefix("[").removesuffix("]")
-    return bool(
-        separator
-        and len(text) <= MAX_ADDRESS_CHARS
-        and plain
-        and all(char.isascii() and (char.isalnum() or char in "-.:_") for char in plain)
-        and (":" in plain) == (len(host) - len(plain) == len("[]"))
-        and port.isascii()
-        and port.isdigit()
-        and 0 < int(port) <= _MAX_PORT
-    )
-
-
-_MAX_PORT: Final = 65_535
+# --- batches ------------------------------------------------------------------------------------
 
 
 def batches(items: Iterable[_T], size: int) -> Iterator[tuple[_T, ...]]:

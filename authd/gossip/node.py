@@ -8,17 +8,23 @@ from typing import Final, Self
 
 import structlog
 
+from authd.core.addresses import (
+    is_address,
+    is_loopback_address,
+    is_worth_dialling,
+    join_address,
+)
 from authd.core.claims import Kind
 from authd.core.identity import PublicKey, SigningKey, StatementId, key_id_text
 from authd.errors import AuthdError, ConfigError, VerificationError
 from authd.gossip.handshake import HANDSHAKE_S, RUN_BYTES, Introducer, Introduction
 from authd.gossip.herald import Herald
+from authd.gossip.lobby import Hush, Lobby
 from authd.gossip.messages import (
     MAX_SAMPLES,
     Peers,
     Sample,
     id_of,
-    is_address,
     sign_sample,
     verify_sample,
 )
@@ -59,6 +65,8 @@ class GossipNode:
         port: int | None = 0,
         advertise: str = "",
         peers: Iterable[str] = (),
+        remembered: Iterable[str] = (),
+        places: int = MAX_ACCEPTED,
         repair_s: float = REPAIR_S,
         transport: Transport | None = None,
     ) -> None:
@@ -73,12 +81,14 @@ class GossipNode:
             host: Address to listen on.
             port: TCP port; 0 lets the system choose, None only dials.
             advertise: ``host:port`` told to others; empty: what is bound, if that is one address.
-            peers: ``host:port`` of nodes that are always tried.
+            peers: ``host:port`` of nodes that are always tried, as the operator said.
+            remembered: The same, of nodes that were met before the last stop.
+            places: Streams held at most; more than are dialled for.
             repair_s: Seconds between repairs on live streams.
             transport: How frames travel; gRPC if None.
 
         Raises:
-            ConfigError: An address in ``peers`` or ``advertise`` is not of that form.
+            ConfigError: An address among these is not of that form.
         """
         if advertise and not is_address(advertise):
             raise ConfigError(f"`{advertise}` is not `host:port`")
@@ -89,8 +99,9 @@ class GossipNode:
         self._entropy = entropy
         self._host, self._port = host, port
         self._advertise = advertise
+        self._places = places
         self._repair_s = repair_s
-        self._views = Views(own_key=key.public)
+        self._views = Views(own_key=key.public, now=clock.monotonic())
         self._introducer = Introducer(
             key=key, run=entropy.token(RUN_BYTES), entropy=entropy, admission=admission
         )
@@ -109,8 +120,13 @@ class GossipNode:
         self._own: Sample | None = None
         self._changed = asyncio.Event()
         self._stack = AsyncExitStack()
+        self._lobby = Lobby()
+        self._refusals = Hush(now=clock.monotonic())
+        self._comings = Hush(now=clock.monotonic(), per_s=5.0, burst=200.0, of_a_speaker=20.0)
         for address in peers:
             self.add_peer(address)
+        for address in remembered:
+            self.add_peer(address, configured=False)
 
     # --- life -----------------------------------------------------------------------------
 
@@ -152,16 +168,52 @@ class GossipNode:
         """The bound TCP port; None for a node that only dials."""
         return self._port
 
-    def add_peer(self, address: str) -> None:
-        """Always try one more ``host:port``.
+    @property
+    def active(self) -> frozenset[PublicKey]:
+        """The keys of the nodes with a live stream."""
+        return self._views.active
+
+    @property
+    def near(self) -> frozenset[PublicKey]:
+        """Those of them that the own domain admits by itself, or the operator configured."""
+        return self._views.near
+
+    @property
+    def turned_away(self) -> int:
+        """How many streams were refused before they had a place."""
+        return self._refusals.total
+
+    def add_peer(self, address: str, *, configured: bool = True) -> None:
+        """Always try one more ``host:port``; near whoever answers there, if ``configured``.
 
         Raises:
             ConfigError: Not of that form.
         """
         if not is_address(address):
             raise ConfigError(f"`{address}` is not `host:port`")
-        self._views.add_static(address)
+        self._views.add_static(address, configured=configured)
         self._changed.set()
+
+    def suggest(self, address: str, key: PublicKey | None = None) -> bool:
+        """Take in a hint from outside gossip where a node may listen; return whether it is news.
+
+        Args:
+            address: Untrusted. One that cannot be another host's is left out: this node's own,
+                loopback if this node is not itself known by a loopback address.
+            key: Who is said to be there, if that was said.
+        """
+        if not self._is_worth_dialling(address):
+            return False
+        near = key is not None and self._admission.is_own(key)
+        news = self._views.suggest(address, key, near=near, chance=chance(self._entropy))
+        if news:
+            self._changed.set()
+        return news
+
+    def _is_worth_dialling(self, address: str) -> bool:
+        own = self._advertise or join_address(self._host, self._port or 1)
+        on_loopback = is_loopback_address(own) or is_loopback_address(f"{self._host}:1")
+        return address != self._advertise and is_worth_dialling(address, on_loopback=on_loopback)
 
     def drop(self, node_key: PublicKey) -> None:
         """End the stream of a node whose admission ended, and forget where it is."""
@@ -196,11 +248,19 @@ class GossipNode:
 
     # --- streams --------------------------------------------------------------------------
 
-    async def _accept(self, link: Link) -> None:
+    async def _accept(self, link: Link, host: str) -> None:
         try:
-            introduction = await self._introducer.introduce(link, we_dialled=False)
+            async with self._lobby.seat(host):
+                introduction = await self._introducer.introduce(link, we_dialled=False)
         except AuthdError as error:
-            _log.info("gossip.refused", reason=error.reason, detail=str(error))
+            if self._refusals.may_say(host, now=self._clock.monotonic()):
+                _log.info(
+                    "gossip.refused",
+                    host=host,
+                    reason=error.reason,
+                    detail=str(error),
+                    left_out=self._refusals.left_out(),
+                )
             return
         await self._converse(link, introduction, _INCOMING)
 
@@ -236,7 +296,7 @@ class GossipNode:
             reason = await peer.run()
             if peer.is_useless:
                 self._views.shun(peer.key, now=self._clock.monotonic())
-            _log.info("gossip.stream_ended", peer=peer.name, detail=reason)
+            self._say("gossip.stream_ended", peer, detail=reason)
         except Exception:  # noqa: BLE001 - the one net of this edge: no peer ends the daemon
             _log.exception("gossip.stream_failed", peer=peer.name)
         finally:
@@ -255,7 +315,7 @@ class GossipNode:
             # Whoever is new gets a place even where all are taken, or a full circle would never
             # let anybody in; whoever left a moment ago does not push others out by coming again.
             now = self._clock.monotonic()
-            return len(self._peers) < MAX_ACCEPTED or self._views.is_new(introduction.key, now=now)
+            return len(self._peers) < self._places or self._views.is_new(introduction.key, now=now)
         before = held.introduction
         if before.run != introduction.run or before.we_dialled == introduction.we_dialled:
             return True
@@ -265,13 +325,13 @@ class GossipNode:
         held = self._peers.get(peer.key)
         if held is not None:
             held.close("replaced by a newer stream")
-        elif len(self._peers) >= MAX_ACCEPTED:
-            placed = list(self._peers.values())
-            gone = placed[int(chance(self._entropy) * len(placed))]
-            gone.close("its place is given to a newcomer")
+        near = self._admission.is_own(peer.key)
+        if held is None and len(self._peers) >= self._places and self._views.active:
+            gone = self._views.to_displace(near=near, chance=chance(self._entropy))
+            self._peers[gone].close("its place is given to a newcomer")
         self._peers[peer.key] = peer
-        self._views.on_up(peer.key)
-        _log.info("gossip.stream_opened", peer=peer.name)
+        self._views.on_up(peer.key, near=near)
+        self._say("gossip.stream_opened", peer)
         own = self._own_sample()
         others = self._views.samples(
             but=peer.key, count=MAX_SAMPLES - 1, chance=chance(self._entropy)
@@ -281,6 +341,10 @@ class GossipNode:
             peer.begin_repair()
         else:
             peer.push(self._store.heartbeats())
+
+    def _say(self, event: str, peer: Peer, **more: str) -> None:
+        if self._comings.may_say(peer.name, now=self._clock.monotonic()):
+            _log.info(event, peer=peer.name, left_out=self._comings.left_out(), **more)
 
     def _leave(self, peer: Peer) -> None:
         if self._peers.get(peer.key) is peer:
@@ -311,11 +375,14 @@ class GossipNode:
 
     def _learn(self, samples: Iterable[Sample], source: PublicKey) -> None:
         for sample in filter(self._views.is_news, samples):
+            if not self._is_worth_dialling(sample.address):
+                continue
             try:
                 verified = verify_sample(sample, now=self._clock.now())
             except VerificationError:
                 continue
-            if not self._views.learn(verified, chance=chance(self._entropy)):
+            near = self._admission.is_own(sample.key)
+            if not self._views.learn(verified, near=near, chance=chance(self._entropy)):
                 continue
             self._changed.set()
             if sample.key == source:
@@ -364,7 +431,6 @@ class GossipNode:
 
 
 def _advertised(host: str, port: int) -> str:
-    name = f"[{host}]" if ":" in host else host
     anywhere = host in {"", "0.0.0.0", "::"}  # noqa: S104 - compared with, not bound
-    address = f"{name}:{port}"
+    address = join_address(host, port)
     return address if not anywhere and is_address(address) else ""

@@ -50,6 +50,10 @@ BURST_STATEMENTS: Final = 2_000.0
 # Frames of other kinds cost a search in memory; repair of a large set needs some hundreds.
 _FRAMES_PER_S: Final = 20.0
 _BURST_FRAMES: Final = 400.0
+# Samples are hints: what is too much is left out, and holds up nothing behind it. A peer tells of
+# 16 when a stream begins and with each repair, and of each newcomer.
+_SAMPLES_PER_S: Final = 4.0
+_BURST_SAMPLES: Final = 128.0
 # One snapshot serves the five or so messages of a repair; a new repair takes a new one, but a
 # peer cannot ask for one more often than this, because a large set takes a while to hash.
 _SNAPSHOT_S: Final = 5.0
@@ -108,6 +112,7 @@ class Peer:
         now = clock.monotonic()
         self._statements = Allowance(rate_per_s=STATEMENTS_PER_S, burst=BURST_STATEMENTS, now=now)
         self._frames = Allowance(rate_per_s=_FRAMES_PER_S, burst=_BURST_FRAMES, now=now)
+        self._samples = Allowance(rate_per_s=_SAMPLES_PER_S, burst=_BURST_SAMPLES, now=now)
         self._snapshot: tuple[float, Reconciler] | None = None
         self._fetches: dict[tuple[DomainId, PublicKey, int, int], _Fetch] = {}
         self._gave_at = now
@@ -257,7 +262,11 @@ class Peer:
             case ChainPart():
                 await self._on_chain_part(frame)
             case Peers():
-                self._learn(frame.samples, self.key)
+                # Each is a key to be checked, before anything is made of it.
+                await self._pace(self._frames, len(frame.samples) // 4)
+                now = self._clock.monotonic()
+                taken = [one for one in frame.samples if self._samples.take(now=now)]
+                self._learn(taken, self.key)
             case Tick():
                 pass
             case Hello() | Proof() | Have() | Ask() | Deliver():

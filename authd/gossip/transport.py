@@ -1,28 +1,50 @@
 """Streams of frames over gRPC, accepted and dialled; nothing above this sees the library."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Final, Protocol, TypeAlias, cast
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
 
-from authd.errors import ConfigError, NoResponseError
+from authd.errors import ConfigError, LimitError, NoResponseError
 from authd.gossip._generated import gossip_pb2, gossip_pb2_grpc
+from authd.gossip.lobby import Lobby, host_key
 from authd.gossip.messages import MAX_FRAME_BYTES
+from authd.gossip.views import Allowance
 
 # The protobuf around a frame takes a few bytes.
 _MAX_MESSAGE_BYTES: Final = MAX_FRAME_BYTES + 64
-# Streams that are still proving who they are, and those that are through.
-_MAX_STREAMS: Final = 64
+# Above what the two lobbies and the views hold together, so that it is never what is short; the
+# library turns away what is more before anything is allotted to it.
+_MAX_CALLS: Final = 256
+_MAX_CONNECTIONS: Final = 256
+# A node needs one stream and one hint of another.
+_MAX_STREAMS_OF_A_CONNECTION: Final = 8
 _STOP_GRACE_S: Final = 0.1
 _HINT_S: Final = 3.0
+_HINTS_OF_A_HOST_PER_S: Final = 20.0
+_BURST_HINTS_OF_A_HOST: Final = 100.0
 _LIMITS: Final = (
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_metadata_size", 4_096),
+    # The window of a stream stays what it is: a peer must not choose how much waits in memory.
+    ("grpc.http2.bdp_probe", 0),
 )
-_SERVER_OPTIONS: Final = (*_LIMITS, ("grpc.so_reuseport", 0))
+_SERVER_OPTIONS: Final = (
+    *_LIMITS,
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_allowed_incoming_connections", _MAX_CONNECTIONS),
+    ("grpc.max_concurrent_streams", _MAX_STREAMS_OF_A_CONNECTION),
+    # Whoever connects and says nothing, or has nothing to do any more, is let go.
+    ("grpc.server_handshake_timeout_ms", 5_000),
+    ("grpc.max_connection_idle_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 2),
+)
 _CHANNEL_OPTIONS: Final = (
     *_LIMITS,
     # The library's own backoff is shared by address and grows to minutes; ours decides alone.
@@ -57,8 +79,8 @@ class Link(Protocol):
         ...
 
 
-Serve: TypeAlias = Callable[[Link], Awaitable[None]]
-"""What takes a stream that somebody dialled."""
+Serve: TypeAlias = Callable[[Link, str], Awaitable[None]]
+"""What takes a stream that somebody dialled; with the host at its other end, as text."""
 Hinted: TypeAlias = Callable[[bytes], Awaitable[bytes]]
 """What answers one frame of somebody who has no stream."""
 
@@ -116,24 +138,68 @@ class _GrpcLink:
             raise NoResponseError("the stream broke") from error
 
 
-class _Servicer(gossip_pb2_grpc.GossipServicer):
+_Context: TypeAlias = "grpc.aio.ServicerContext[gossip_pb2.Frame, gossip_pb2.Frame]"
+
+
+class _Door:
+    """What stands behind the port: the two methods of ``authd.v1.Gossip``.
+
+    `Hint` is served as if it were a stream, which on the wire is the same: the library would wait
+    for the request of a unary call as long as its caller likes.
+    """
+
     def __init__(self, serve: Serve, hinted: Hinted) -> None:
         self._serve = serve
         self._hinted = hinted
+        self._lobby = Lobby()
+        self._hints: OrderedDict[str, Allowance] = OrderedDict()
 
-    async def Exchange(  # type: ignore[override]  # noqa: N802 - both fixed by the contract
-        self,
-        request_iterator: object,  # noqa: ARG002 - frames are read from the context
-        context: grpc.aio.ServicerContext[gossip_pb2.Frame, gossip_pb2.Frame],
-    ) -> None:
-        await self._serve(_GrpcLink(cast("_Stream", context)))
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Return both methods as the library takes them."""
+        behaviors = {"Exchange": self._exchange, "Hint": self._hint}
+        return grpc.method_handlers_generic_handler(
+            gossip_pb2.DESCRIPTOR.services_by_name["Gossip"].full_name,
+            {
+                name: grpc.stream_stream_rpc_method_handler(
+                    behavior,
+                    request_deserializer=gossip_pb2.Frame.FromString,
+                    response_serializer=gossip_pb2.Frame.SerializeToString,
+                )
+                for name, behavior in behaviors.items()
+            },
+        )
 
-    async def Hint(  # noqa: N802 - fixed by the contract
-        self,
-        request: gossip_pb2.Frame,
-        context: grpc.aio.ServicerContext[gossip_pb2.Frame, gossip_pb2.Frame],  # noqa: ARG002 - fixed
-    ) -> gossip_pb2.Frame:
-        return gossip_pb2.Frame(body=await self._hinted(bytes(request.body)))
+    async def _exchange(self, _requests: object, context: _Context) -> None:
+        await self._serve(_GrpcLink(cast("_Stream", context)), _host_of(context))
+
+    async def _hint(self, _requests: object, context: _Context) -> None:
+        host = _host_of(context)
+        if not self._may_hint(host_key(host)):
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED)
+        link = _GrpcLink(cast("_Stream", context))
+        # Nobody waits for the answer to what comes too late or not at all.
+        with suppress(NoResponseError, LimitError, TimeoutError):
+            async with self._lobby.seat(host), asyncio.timeout(_HINT_S):
+                await link.write(await self._hinted(await link.read()))
+
+    def _may_hint(self, key: str) -> bool:
+        now = asyncio.get_running_loop().time()
+        allowance = self._hints.pop(key, None) or Allowance(
+            rate_per_s=_HINTS_OF_A_HOST_PER_S, burst=_BURST_HINTS_OF_A_HOST, now=now
+        )
+        self._hints[key] = allowance
+        if len(self._hints) > _MAX_HOSTS:
+            self._hints.popitem(last=False)
+        return allowance.take(now=now)
+
+
+_MAX_HOSTS: Final = 4_096
+
+
+def _host_of(context: _Context) -> str:
+    # `ipv4:192.0.2.1:5` or `ipv6:%5B2001:db8::1%5D:5`.
+    place = unquote(context.peer()).partition(":")[2]
+    return place.rpartition(":")[0].strip("[]")
 
 
 class GrpcTransport:
@@ -148,8 +214,8 @@ class GrpcTransport:
         Raises:
             ConfigError: The address cannot be bound.
         """
-        server = grpc.aio.server(options=_SERVER_OPTIONS, maximum_concurrent_rpcs=_MAX_STREAMS)
-        gossip_pb2_grpc.add_GossipServicer_to_server(_Servicer(serve, hinted), server)
+        server = grpc.aio.server(options=_SERVER_OPTIONS, maximum_concurrent_rpcs=_MAX_CALLS)
+        server.add_generic_rpc_handlers((_Door(serve, hinted).handler(),))
         name = f"[{host}]" if ":" in host else host
         try:
             bound = server.add_insecure_port(f"{name}:{port}")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
 from authd.core import limits
+from authd.core.addresses import is_address
 from authd.core.claims import Kind
 from authd.core.encoding import CborValue, decode, encode
 from authd.core.identity import (
@@ -48,7 +49,6 @@ from authd.gossip.messages import (
     Sample,
     Tick,
     Want,
-    is_address,
 )
 from authd.service.ports import Item
 

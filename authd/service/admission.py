@@ -29,6 +29,10 @@ class NodeAdmission:
         """Say whether a node key may be a peer."""
         return bool(self._admitting_paths(node))
 
+    def is_own(self, node: PublicKey) -> bool:
+        """Say whether the own domain admits a node key by itself, by way of no other domain."""
+        return any(len(path.domains) == 1 for path in self._admitting_paths(node))
+
     def admission_grants(self) -> list[bytes]:
         """Return this node's own admission path, root side first; empty if it has none."""
         paths = self._admitting_paths(self._node)

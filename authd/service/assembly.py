@@ -14,13 +14,14 @@ from authd.service.decider import Decider, DeciderParts, Observer
 from authd.service.enforcement import Enforcement
 from authd.service.evictions import Evictions
 from authd.service.finder import Finder
-from authd.service.heartbeats import Heartbeats
+from authd.service.heartbeats import Heartbeats, Restored
 from authd.service.neighbours import Neighbours
 from authd.service.operator import Answer, Operator, OperatorParts
 from authd.service.ports import Clock, Entropy, SessionStore, StatementStore
 from authd.service.proving import ProofStore, Prover, ProverParts
 from authd.service.publisher import Publisher, RecordStore
 from authd.service.reconnects import Reconnects
+from authd.service.renewal import Renewal
 from authd.service.sessions import Sessions
 
 
@@ -46,6 +47,8 @@ class Ingredients:
         observer: Told of every CONNECT decision.
         identity: What status shows of this daemon.
         node_key: Signs the announcements of broker entries with prefixes; None announces nothing.
+        restored: Set if the store is a copy that a backup brought back.
+        issuing_key: The domain's authority key, if this daemon holds it: it renews grants.
     """
 
     store: Store
@@ -60,6 +63,8 @@ class Ingredients:
     observer: Observer
     identity: Callable[[], Answer]
     node_key: SigningKey | None = None
+    restored: Restored | None = None
+    issuing_key: SigningKey | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +82,7 @@ class Service:
     decider: Decider
     operator: Operator
     attachment: Attachment
+    renewal: Renewal
 
 
 def assemble(made_of: Ingredients) -> Service:
@@ -94,6 +100,9 @@ def assemble(made_of: Ingredients) -> Service:
     enforcement = _enforcement(made_of, authority, neighbours, sessions, evictions)
     finder = _finder(made_of, authority, attachment)
     publisher = _publisher(made_of, authority, attachment, neighbours)
+    renewal = Renewal(
+        authority=authority, publisher=publisher, clock=clock, key=made_of.issuing_key
+    )
     decider = Decider(
         DeciderParts(
             authority=authority,
@@ -118,6 +127,7 @@ def assemble(made_of: Ingredients) -> Service:
             network=attachment,
             clock=clock,
             identity=made_of.identity,
+            renewal=renewal,
         ),
     )
     # A head of our own first: a one-daemon domain is fresh from its first moment on.
@@ -135,6 +145,7 @@ def assemble(made_of: Ingredients) -> Service:
         decider=decider,
         operator=operator,
         attachment=attachment,
+        renewal=renewal,
     )
 
 
@@ -148,6 +159,7 @@ def _authority(made_of: Ingredients) -> Authority:
             clock=made_of.clock,
             own_domain=made_of.own,
             key=made_of.heartbeat_key,
+            restored=made_of.restored,
         ),
         replicate_devices=made_of.replicate,
     )

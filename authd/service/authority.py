@@ -12,9 +12,10 @@ would make it welcome waits in a small bounded buffer.
 from collections.abc import Iterable
 from typing import Final
 
+from authd.core import limits
 from authd.core.claims import Kind
 from authd.core.grants import Grant
-from authd.core.identity import DomainId, StatementId
+from authd.core.identity import DomainId, PublicKey, StatementId
 from authd.core.proofs import verify_stapled
 from authd.core.roots import Root
 from authd.core.statements import Broker, Heartbeat, Statement, verify
@@ -22,12 +23,14 @@ from authd.core.trust import Freshness
 from authd.errors import (
     AuthdError,
     EquivocationError,
+    LimitError,
     StaleRecordError,
     StoreError,
     UntrustedIssuerError,
 )
 from authd.service.batch import Batch, Change
 from authd.service.knowledge import Knowledge
+from authd.service.ledger import Taken
 from authd.service.ports import Item
 from authd.service.waiting import Waiting
 from authd.service.welcome import is_welcome
@@ -114,12 +117,53 @@ class Authority(Knowledge):
             return
         if statement.statement_id in self._ledger or statement.statement_id in batch.ids:
             return
+        if isinstance(statement, Grant) and self.state.has_newer(statement):
+            self._declined.add(statement.statement_id, Kind.GRANT)
+            return
+        self._judge_new(statement, item, source, batch)
+
+    def _judge_new(self, statement: Statement, item: Item, source: str, batch: Batch) -> None:
+        """Accept a statement that is not known, let it wait, or leave it."""
         if isinstance(statement, Broker):
             self.announcements.check(statement)
-        if source == "local" or self._welcome(statement, source, batch):
+        if source == "local":
+            self._take_own(statement, item, batch)
+        elif not self._welcome(statement, source, batch):
+            if self.heartbeats.take_listed(statement.statement_id):
+                batch.accept(statement, item.data)
+            elif source != "stapled":
+                self._wait(Waiting(item, source, statement))
+        elif self._affords(statement, item.kind, source):
             batch.accept(statement, item.data)
-        elif source != "stapled":
-            self._wait(Waiting(item, source, statement))
+
+    def _take_own(self, statement: Statement, item: Item, batch: Batch) -> None:
+        if not self.quotas.has_room(statement, self.state):
+            raise LimitError(
+                "no room: its issuer's branch has used up its quota, or said the same before"
+            )
+        batch.accept(statement, item.data)
+
+    def _affords(self, statement: Statement, kind: Kind, source: str) -> bool:
+        """Say whether the branch a statement is of has room and breath for it.
+
+        What a signed list names is taken without either: whoever lacks it is not fresh.
+        """
+        if self._has_ended(statement) or not self.quotas.has_room(statement, self.state):
+            if self.heartbeats.take_listed(statement.statement_id):
+                return True
+            self.quotas.surplus += 1
+            self._declined.add(statement.statement_id, kind)
+            return False
+        hasty = source == "gossip" and not self.heartbeats.lacks(statement.statement_id)
+        if hasty and not self.quotas.may_speak(statement, self.state):
+            # The next repair offers it again.
+            self.quotas.limited += 1
+            return False
+        return True
+
+    def _has_ended(self, statement: Statement) -> bool:
+        kept_s = limits.GRANT_KEPT_S
+        return isinstance(statement, Grant) and statement.expires_at + kept_s <= self._clock.now()
 
     def _take_head(
         self,
@@ -153,6 +197,7 @@ class Authority(Knowledge):
         # A root is applied at once, because the rest of the batch may rest on it; and told of at
         # once, because the rest may fail while sessions rest on what this root took away.
         self._apply([root], source)
+        self._judge()
         batch.accept(root, item.data)
         self.heartbeats.advance(self.state)
         self._notify(Change(roots=True))
@@ -219,9 +264,11 @@ class Authority(Knowledge):
         fresh_before: Freshness,
     ) -> list[StatementId]:
         rest = [pair for pair in batch.accepted if not isinstance(pair[0], Root)]
+        changed: frozenset[PublicKey] = frozenset()
         if rest:
-            self._save(rest, source)
+            self._save_batch(rest, source)
             self._apply([statement for statement, _ in rest], source)
+            changed = self._judge()
         statements = [statement for statement, _ in batch.accepted]
         if statements:
             self.heartbeats.advance(self.state)
@@ -231,10 +278,20 @@ class Authority(Knowledge):
             revocations=batch.revocations,
             brokers=batch.brokers,
             freshness=self.heartbeats.freshness() != fresh_before,
+            fallen=changed,
         )
         if change != Change():
             self._notify(change)
         return [*batch.evidence, *(one.statement_id for one in statements)]
+
+    def _save_batch(self, taken: Iterable[Taken], source: str) -> None:
+        listed = list(taken)
+        try:
+            self._save(listed, source)
+        except StoreError:
+            # Heads come again, and a disk that is full must not make the domain stale.
+            if not all(isinstance(one, Heartbeat) for one, _ in listed):
+                raise
 
     def learn_stapled(self, stapled: Iterable[bytes]) -> None:
         """Take in grants stapled to a proof, as far as somebody here vouches for them.

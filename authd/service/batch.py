@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from authd.core.grants import Grant
-from authd.core.identity import StatementId
+from authd.core.identity import PublicKey, StatementId
 from authd.core.roots import Root
 from authd.core.statements import Broker, Revoke, Statement
 from authd.service.ledger import Taken
@@ -19,6 +19,7 @@ class Change:
         freshness: Whether some domain is fresh until another time than before.
         roots: Whether a root is new.
         brokers: Announcements that are new.
+        fallen: Keys whose branch is treated as revoked whole since, or no more.
     """
 
     grants: tuple[Grant, ...] = ()
@@ -26,6 +27,7 @@ class Change:
     freshness: bool = False
     roots: bool = False
     brokers: tuple[Broker, ...] = ()
+    fallen: frozenset[PublicKey] = frozenset()
 
 
 @dataclass(slots=True)

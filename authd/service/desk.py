@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from authd.core.claims import Kind
 from authd.core.identity import DomainId, PublicKey, StatementId
+from authd.errors import StoreError
 from authd.service.authority import Authority
 from authd.service.ports import Item
 
@@ -16,8 +17,14 @@ class GossipDesk:
         self._authority = authority
 
     async def receive(self, items: Iterable[Item], *, peer: str) -> list[StatementId]:  # noqa: ARG002 - the edge keeps count of its peers
-        """Verify, persist and apply; return the ids that were new."""
-        return self._authority.receive(items, source="gossip")
+        """Verify, persist and apply; return the ids that were new.
+
+        What cannot be kept is not taken, and comes again by repair; the peer is not to blame.
+        """
+        try:
+            return self._authority.receive(items, source="gossip")
+        except StoreError:
+            return []
 
     def held(self) -> dict[StatementId, Kind]:
         """Return every statement that travels by gossip, heartbeats left out."""

@@ -23,14 +23,13 @@ from authd.service.brokers import Brokers
 from authd.service.evictions import Evictions
 from authd.service.ports import Clock, HeldClient, SessionEvent
 from authd.service.reconnects import Reconnects
-from authd.service.sessions import Session, Sessions
+from authd.service.sessions import BEGIN_S, Session, Sessions
 from authd.service.terms import describe, ends, shape
 
 _TICK_S: Final = 0.5
 # About 10 ms of work.
 _RENEWED_AT_ONCE: Final = 1_000
-# A broker that took an allow says so at once; this is many times what that takes.
-_BEGIN_S: Final = 15
+_NEVER: Final = 2**62
 
 
 class Enforcement:
@@ -73,6 +72,7 @@ class Enforcement:
         else:
             affected = self._sessions.resting_on(one.target for one in change.revocations)
             affected += self._gaining(change.grants)
+            affected += self._sessions.resting_on(sorted(change.fallen))
         seen = set[str]()
         for session in affected:
             if session.session_id not in seen:
@@ -251,6 +251,7 @@ class Enforcement:
             if gone or until == session.lease_until:
                 continue
             session.lease_until = until
+            self._sessions.note_due(until)
             entries = session.rights.entries
             if len({one.ends_at(policy=policy, freshness=self._freshness) for one in entries}) > 1:
                 self._emit(session, "set")
@@ -267,23 +268,44 @@ class Enforcement:
         return rights, rights.lease_until(policy=policy, freshness=freshness)
 
     def tick(self) -> None:
-        """Drop entries that have ended; cut sessions that have none left or never began."""
+        """Drop entries that have ended; cut sessions that have none left or never began.
+
+        Nothing is looked at before the first of all ends: a hundred thousand sessions take 15 ms.
+        """
         now = self._clock.now()
-        for session in self._sessions.all():
-            if not session.began and now - session.created_at >= _BEGIN_S:
-                self._cut(session, Failure(ReasonCode.NO_SESSION, "it never began"))
-                continue
-            if session.kept_until is not None and session.kept_until <= now:
-                self._end(session)
-                continue
-            if session.lease_until > now:
-                continue
-            rights, failure = self._compile(session)
-            if rights.entries:
-                self._give(session, rights)
-                self._emit(session, "set")
-            else:
-                self._cut(session, failure)
+        if now < self._sessions.due_at:
+            return
+        # What is looked at, or begins meanwhile, says anew when it is due.
+        self._sessions.due_at, later = _NEVER, _NEVER
+        try:
+            for session in self._sessions.all():
+                due_at = session.due_at
+                if due_at > now:
+                    later = min(later, due_at)
+                else:
+                    self._look_at(session, now)
+        except BaseException:
+            # Whatever was not reached is looked at with the next tick.
+            later = 0
+            raise
+        finally:
+            self._sessions.note_due(later)
+
+    def _look_at(self, session: Session, now: int) -> None:
+        if not session.began and now - session.created_at >= BEGIN_S:
+            self._cut(session, Failure(ReasonCode.NO_SESSION, "it never began"))
+            return
+        if session.kept_until is not None and session.kept_until <= now:
+            self._end(session)
+            return
+        if session.lease_until > now:
+            return
+        rights, failure = self._compile(session)
+        if rights.entries:
+            self._give(session, rights)
+            self._emit(session, "set")
+        else:
+            self._cut(session, failure)
 
     async def run(self) -> None:
         """Tick until cancelled."""

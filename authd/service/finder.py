@@ -24,6 +24,8 @@ MISS_S: Final = 30.0
 _MAX_LOOKUPS: Final = 64
 # A gateway's worth of new devices at once; a quarter of all lookups.
 _MAX_OF_A_SOURCE: Final = 16
+# Of the grants of one branch below the authorities: a gateway cannot use up what others need.
+_MAX_OF_A_BRANCH: Final = 32
 _MAX_AUTHORITIES: Final = 8
 _MAX_MISSES: Final = 10_000
 _BUDGET_S: Final = 10.0
@@ -65,6 +67,7 @@ class Finder:
         self._guess_issuer = guess_issuer
         self._running: dict[KeyId, asyncio.Task[Outcome]] = {}
         self._asking: Counter[str] = Counter()
+        self._below: Counter[PublicKey] = Counter()
         self._misses: dict[KeyId, tuple[float, Outcome]] = {}
         self.lookups = 0
 
@@ -97,32 +100,49 @@ class Finder:
             return Outcome.ABSENT
         task = self._running.get(wanted)
         if task is None:
-            if self._is_full(source):
+            branch = self._branch(issuers)
+            if self._is_full(source, branch):
                 return Outcome.OVERLOADED
-            task = self._start(wanted, issuers, source)
+            task = self._start(wanted, issuers, source, branch)
         done, _ = await asyncio.wait([task], timeout=patience_s)
         return task.result() if done else Outcome.IN_PROGRESS
 
-    def _is_full(self, source: str) -> bool:
-        return len(self._running) >= _MAX_LOOKUPS or self._asking[source] >= _MAX_OF_A_SOURCE
+    def _branch(self, issuers: list[PublicKey]) -> frozenset[PublicKey]:
+        """Return whom a lookup is charged to; entries of a root are every lookup's."""
+        branches = self._authority.quotas.branches
+        charged = frozenset(key for one in issuers for key in branches.charged(one))
+        return frozenset(key for key in charged if branches.level(key) > 0)
+
+    def _is_full(self, source: str, branch: frozenset[PublicKey]) -> bool:
+        return (
+            len(self._running) >= _MAX_LOOKUPS
+            or self._asking[source] >= _MAX_OF_A_SOURCE
+            or any(self._below[key] >= _MAX_OF_A_BRANCH for key in branch)
+        )
 
     def _start(
         self,
         wanted: KeyId,
         issuers: list[PublicKey],
         source: str,
+        branch: frozenset[PublicKey],
     ) -> asyncio.Task[Outcome]:
         task = asyncio.create_task(self._look(wanted, issuers), name="lookup")
         self._running[wanted] = task
         self._asking[source] += 1
-        task.add_done_callback(lambda _: self._end(wanted, source))
+        self._below.update(branch)
+        task.add_done_callback(lambda _: self._end(wanted, source, branch))
         return task
 
-    def _end(self, wanted: KeyId, source: str) -> None:
+    def _end(self, wanted: KeyId, source: str, branch: frozenset[PublicKey]) -> None:
         self._running.pop(wanted, None)
         self._asking[source] -= 1
         if not self._asking[source]:
             del self._asking[source]
+        for key in branch:
+            self._below[key] -= 1
+            if not self._below[key]:
+                del self._below[key]
 
     async def close(self) -> None:
         """Give up every running lookup."""

@@ -1,13 +1,14 @@
 """Heartbeats at one daemon: taking in heads, proving them, signing its own, and freshness."""
 
-from collections import OrderedDict
-from collections.abc import Iterable
-from dataclasses import replace
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Final
 
 from authd.core import limits
 from authd.core.claims import Kind
 from authd.core.identity import DomainId, PublicKey, SigningKey, StatementId, key_id_text
+from authd.core.quotas import Branches, to_list
 from authd.core.revocations import (
     Chain,
     DomainView,
@@ -22,14 +23,34 @@ from authd.core.revocations import (
 from authd.core.roots import Root
 from authd.core.statements import Heartbeat, sign_heartbeat
 from authd.core.trust import TrustState
-from authd.errors import EquivocationError, StaleRecordError
-from authd.service.ports import Clock, Item, StatementStore
+from authd.errors import EquivocationError, StaleRecordError, StoreError
+from authd.service.ports import Clock, Item, StatementStore, StoredStatement
 
 _REMEMBERED_HEADS: Final = 64
 # Half of what others tolerate, so that their clocks may be off by the other half.
 _MOST_AHEAD_S: Final = limits.HEARTBEAT_AHEAD_S // 2
 BEAT_S: Final = limits.HEARTBEAT_LIFE_S // 3
 """A head is signed every third of its life, so that two may get lost."""
+
+
+RESTORE_WAIT_S: Final = 30.0
+"""How long a restored daemon listens for its own newest head after a peer has told it any.
+
+Every stream begins with all heads that the other end knows; this is long enough for several.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """The store is an old copy: the own list may have gone on after it was made.
+
+    Attributes:
+        alone: No other daemon can know more: nobody need be waited for.
+        done: Called when the new list and its head are on disk.
+    """
+
+    alone: bool
+    done: Callable[[], None]
 
 
 class Heartbeats:
@@ -42,6 +63,7 @@ class Heartbeats:
         clock: Clock,
         own_domain: DomainId,
         key: SigningKey | None,
+        restored: Restored | None = None,
     ) -> None:
         """Wire the parts.
 
@@ -50,11 +72,16 @@ class Heartbeats:
             clock: The time.
             own_domain: The domain ``key`` signs for.
             key: This daemon's heartbeat key; it signs only while the root lists it.
+            restored: The store was brought back from a backup: the own list is never gone on with.
         """
         self._store = store
         self._clock = clock
         self._own_domain = own_domain
         self._key = key
+        self._restored = restored
+        self._heard_at: float | None = None
+        self._loaded = False
+        self._begun = False
         self.domains: dict[DomainId, DomainView] = {}
         self._received_at: dict[StatementId, int] = {}
         # Until when each domain was fresh under the root before its newest.
@@ -64,10 +91,14 @@ class Heartbeats:
         # The newest heads of each key by epoch and length: two that differ prove that it lied.
         self._seen: dict[PublicKey, OrderedDict[tuple[int, int], Heartbeat]] = {}
         self._evidence: dict[PublicKey, tuple[Heartbeat, Heartbeat]] = {}
-        self._checked: tuple[object, object, tuple[StatementId, ...]] | None = None
+        self._checked: tuple[tuple[object, ...], tuple[StatementId, ...]] | None = None
         self._signed_at = 0
         self._state = TrustState()
         self._dirty = False
+        self.branches = Branches(self._state, ())
+        # What lists name and is not held, and how much each list made this daemon hold.
+        self._lacking: dict[StatementId, PublicKey] = {}
+        self._listed: Counter[PublicKey] = Counter()
 
     # --- roots ----------------------------------------------------------------------------
 
@@ -90,7 +121,11 @@ class Heartbeats:
 
     def adopt(self, state: TrustState) -> None:
         """Prove what can be proven with everything the store holds."""
+        for view in self.domains.values():
+            for key in view.keys:
+                self._note_lacking(key, view.view(key).chain.ids, state)
         self._prove_all(state)
+        self._loaded = True
 
     # --- heads ----------------------------------------------------------------------------
 
@@ -106,17 +141,34 @@ class Heartbeats:
         domain = self.domains.get(heartbeat.domain)
         if domain is None or heartbeat.issuer not in domain.keys:
             return False
+        if self._loaded and self._heard_at is None and heartbeat.domain == self._own_domain:
+            self._heard_at = self._clock.monotonic()
         view = domain.view(heartbeat.issuer)
         if view.equivocated:
             return False
         self._compare(view, heartbeat)
         changed = observe(view, heartbeat, now=self._clock.now())
+        changed = self._with_closed(changed)
         self._set_view(heartbeat.domain, heartbeat.issuer, changed)
-        if view.newest is not None:
-            self._replaced.append(view.newest.statement_id)
-            self._received_at.pop(view.newest.statement_id, None)
+        self._replace(view, changed)
         self._received_at[heartbeat.statement_id] = received_at
         return True
+
+    def _with_closed(self, view: KeyView) -> KeyView:
+        """Find the head that the newest list goes on from, if a restart has parted them."""
+        before = view.newest.previous_head if view.newest else None
+        if view.closed is not None or before is None or view.newest is None:
+            return view
+        seen = self._seen.get(view.newest.issuer, OrderedDict())
+        found = next((one for one in seen.values() if one.head == before), None)
+        return replace(view, closed=found)
+
+    def _replace(self, before: KeyView, after: KeyView) -> None:
+        """Let go of heads that are of no more use; the last of a closed list is."""
+        for one in (before.newest, before.closed):
+            if one is not None and one not in {after.newest, after.closed}:
+                self._replaced.append(one.statement_id)
+                self._received_at.pop(one.statement_id, None)
 
     def _compare(self, view: KeyView, heartbeat: Heartbeat) -> None:
         """Compare a head, however old, with the others of its length.
@@ -145,7 +197,28 @@ class Heartbeats:
 
     def advance(self, state: TrustState) -> None:
         """Look again at heads that may be proven now."""
+        for one in [one for one in self._lacking if one in state.revocations]:
+            del self._lacking[one]
         self._prove_all(state)
+
+    def lacks(self, revocation: StatementId) -> bool:
+        """Say whether a list names a revocation that is not held."""
+        return revocation in self._lacking
+
+    def take_listed(self, revocation: StatementId) -> bool:
+        """Say whether a list needs a revocation here, and charge it to that list.
+
+        Whoever holds a heartbeat key could name revocations without end; beyond
+        ``limits.MAX_LISTED_SURPLUS`` its list cannot be proven, and it alone counts no more.
+        """
+        key = self._lacking.get(revocation)
+        if key is None or self._listed[key] >= limits.MAX_LISTED_SURPLUS:
+            return False
+        self._listed[key] += 1
+        return True
+
+    def _note_lacking(self, key: PublicKey, ids: Iterable[StatementId], state: TrustState) -> None:
+        self._lacking |= {one: key for one in ids if one not in state.revocations}
 
     def _set_view(self, domain: DomainId, key: PublicKey, view: KeyView) -> None:
         before = self.domains[domain].view(key)
@@ -154,6 +227,7 @@ class Heartbeats:
             # On disk first: what memory knows and the disk does not would leave a hole in the list.
             added = view.chain.ids[known:]
             self._store.append_chain(domain, key, view.chain.epoch, known, added)
+            self._note_lacking(key, added, self._state)
         self.domains[domain] = self.domains[domain].with_view(key, view)
 
     def _prove_all(self, state: TrustState) -> None:
@@ -235,9 +309,28 @@ class Heartbeats:
         view = domain.view(self._key.public)
         missing = self._missing(view, state)
         due = self._dirty or missing or now - self._signed_at >= BEAT_S
+        if self._restored is not None and not self._may_begin(self._restored, view):
+            return None
         if not due or view.equivocated or self._is_ahead(view, now):
             return None
         return self._sign(domain, view, missing, now=now, state=state)
+
+    def _may_begin(self, restored: Restored, view: KeyView) -> bool:
+        """Say whether a restored daemon may begin its new list: it knows how the old one ended.
+
+        Everything on the old list must be held, because it goes on the new one.
+        """
+        if view.newest != view.proven:
+            return False
+        waited = self._heard_at is not None and (
+            self._clock.monotonic() - self._heard_at >= RESTORE_WAIT_S
+        )
+        return restored.alone or waited
+
+    @property
+    def waits_for_peers(self) -> bool:
+        """Whether no head of the own key is signed because the store is an old copy."""
+        return self._restored is not None
 
     def _is_ahead(self, view: KeyView, now: int) -> bool:
         """Say whether heads were signed so fast that the next would be dated too far ahead.
@@ -249,12 +342,18 @@ class Heartbeats:
 
     def _missing(self, view: KeyView, state: TrustState) -> tuple[StatementId, ...]:
         """Return the revocations that are not on the own list yet; asked every second."""
+        asked = (state.revocations, view.chain, state.fallen)
         checked = self._checked
-        if checked is None or checked[0] is not state.revocations or checked[1] is not view.chain:
+        if checked is None or any(a is not b for a, b in zip(checked[0], asked, strict=True)):
             known = frozenset(view.chain.ids)
-            missing = tuple(sorted(one for one in state.revocations if one not in known))
-            self._checked = checked = (state.revocations, view.chain, missing)
-        return checked[2]
+            missing = to_list(
+                sorted(one for one in state.revocations if one not in known),
+                listed=view.chain.ids,
+                state=state,
+                branches=self.branches,
+            )
+            self._checked = checked = (asked, missing)
+        return checked[1]
 
     def _sign(
         self,
@@ -268,7 +367,13 @@ class Heartbeats:
         key = self._key
         if key is None:
             raise StaleRecordError("this daemon has no heartbeat key")
-        chain = view.chain if view.chain.epoch else Chain(epoch=now)
+        begins = self._restored is not None or not view.chain.epoch
+        chain = Chain(epoch=max(now, view.chain.epoch + 1)) if begins else view.chain
+        if begins:
+            # Nothing of the old list stays as it was: all that is held goes on the new one.
+            missing = to_list(
+                sorted(state.revocations), listed=(), state=state, branches=self.branches
+            )
         chain = chain.append(missing)
         newest_at = view.newest.issued_at if view.newest else 0
         heartbeat = sign_heartbeat(
@@ -280,24 +385,52 @@ class Heartbeats:
             head=chain.head,
             recent=chain.ids[-limits.MAX_RECENT_IDS :],
             issued_at=max(now, newest_at + 1),
-            previous_head=None if view.chain.epoch else view.last_head,
+            previous_head=_head_before(view, begins=begins),
         )
-        # The list is on disk before the head that promises it leaves this host.
-        self._store.append_chain(
-            self._own_domain,
-            key.public,
-            chain.epoch,
-            len(chain.ids) - len(missing),
-            missing,
+        self._keep_own(heartbeat, chain, missing, begins=begins)
+        changed = (
+            replace(view, chain=chain, closed=view.newest) if begins else replace(view, chain=chain)
         )
-        self.domains[self._own_domain] = domain.with_view(
-            key.public,
-            replace(view, chain=chain),
-        )
+        self._replace(view, changed)
+        self.domains[self._own_domain] = domain.with_view(key.public, changed)
         self.observe(heartbeat, received_at=now)
         self._prove_all(state)
         self._signed_at, self._dirty = now, False
+        self._begun |= begins
+        if self._restored is not None:
+            self._restored.done()
+            self._restored = None
         return heartbeat
+
+    def _keep_own(
+        self,
+        heartbeat: Heartbeat,
+        chain: Chain,
+        added: tuple[StatementId, ...],
+        *,
+        begins: bool,
+    ) -> None:
+        """Put list and head on disk, both or neither, before the head leaves this host."""
+        try:
+            self._store.append_chain(
+                self._own_domain,
+                heartbeat.issuer,
+                chain.epoch,
+                len(chain.ids) - len(added),
+                added,
+                head=StoredStatement(
+                    kind=Kind.HEARTBEAT,
+                    statement_id=heartbeat.statement_id,
+                    data=heartbeat.encoded,
+                    source="local",
+                    received_at=self._clock.now(),
+                ),
+            )
+        except StoreError:
+            # A head that adds nothing need not survive: others may be told that nothing is new
+            # though the disk is full, or a full disk would make the domain stale.
+            if added or begins:
+                raise
 
     # --- freshness ------------------------------------------------------------------------
 
@@ -323,6 +456,19 @@ class Heartbeats:
             self._fresh[domain] = known = (view, view.fresh_until())
         return known[1]
 
+    def own_items(self) -> list[Item]:
+        """Return the newest head of the own key, to be pushed.
+
+        The first of a list goes behind the last of the list before.
+        """
+        domain = self.domains.get(self._own_domain)
+        if domain is None or self._key is None:
+            return []
+        view = domain.view(self._key.public)
+        heads = (view.closed if self._begun else None, view.newest)
+        self._begun = False
+        return [Item(Kind.HEARTBEAT, head.encoded) for head in heads if head is not None]
+
     def newest_items(self) -> list[Item]:
         """Return the newest head of each key, behind the last head of the list before it.
 
@@ -335,3 +481,10 @@ class Heartbeats:
                 view = domain.view(key)
                 heads += self._evidence.get(key, (view.closed, view.newest))
         return [Item(Kind.HEARTBEAT, head.encoded) for head in heads if head is not None]
+
+
+def _head_before(view: KeyView, *, begins: bool) -> bytes | None:
+    """Return the last head of the list before; every head names it, for whoever missed some."""
+    if begins:
+        return view.last_head
+    return view.newest.previous_head if view.newest else None

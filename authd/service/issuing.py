@@ -35,6 +35,8 @@ from authd.service.ports import Item
 
 DEVICE_LIFE_S: Final = 90 * 86_400
 NODE_LIFE_S: Final = 365 * 86_400
+STANDING_LIVES_S: Final = frozenset({DEVICE_LIFE_S, NODE_LIFE_S})
+"""A grant of exactly such a life is renewed until it is revoked; any other ends when it says."""
 ROOT_LIFE_S: Final = 10 * 365 * 86_400
 _BUNDLE_VERSION: Final = 1
 _MAX_BUNDLE_ITEMS: Final = 64

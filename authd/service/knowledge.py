@@ -9,9 +9,10 @@ from itertools import groupby, islice
 from operator import attrgetter
 from typing import Final, TypeVar
 
+from authd.core import limits
 from authd.core.claims import Kind
 from authd.core.grants import Grant, HeldGrant, reread_grant
-from authd.core.identity import DomainId, PublicKey, StatementId, key_id
+from authd.core.identity import DomainId, PublicKey, StatementId, key_id, key_id_text
 from authd.core.paths import Evaluation, Failure, find_paths
 from authd.core.policy import Policy
 from authd.core.roots import Root
@@ -28,9 +29,11 @@ from authd.errors import (
 )
 from authd.service.announcements import Announcements
 from authd.service.batch import Change
+from authd.service.ends import Ends
 from authd.service.heartbeats import Heartbeats
 from authd.service.ledger import Ledger, Taken
 from authd.service.ports import Clock, Item, StatementStore, StoredStatement
+from authd.service.quotas import Declined, Quotas
 from authd.service.root_chain import RootChain
 from authd.service.waiting import WaitingRoom
 from authd.service.welcome import travels
@@ -69,6 +72,10 @@ class Knowledge:
         self.announcements = Announcements()
         self.alarms: list[str] = []
         self.refused = 0
+        self.store_problem = ""
+        self.quotas = Quotas(clock=clock)
+        self._declined = Declined(clock=clock)
+        self._ends = Ends()
         self._roots = RootChain()
         self._waiting = WaitingRoom()
         self._look_again = False
@@ -77,6 +84,7 @@ class Knowledge:
     def set_policy(self, policy: Policy) -> None:
         """Judge by another policy from now on."""
         self.policy = policy
+        self._judge()
         self._notify(Change(roots=True))
 
     def subscribe(self, listener: Callable[[Change], None]) -> None:
@@ -96,7 +104,20 @@ class Knowledge:
                 for one in stored:
                     with suppress(EquivocationError), _stopping():
                         self._restore(one)
+        self._judge()
         self.heartbeats.adopt(self.state)
+
+    def _judge(self) -> frozenset[PublicKey]:
+        """Look which branches are fallen now; return those that were not, or are no more."""
+        before = self.state.fallen
+        self.state = self.quotas.judge(self.state, self.policy)
+        self.heartbeats.branches = self.quotas.branches
+        for key in sorted(self.state.fallen - before):
+            self._raise_alarm(
+                f"the branch of key `{key_id_text(key)}` overflowed its quota:"
+                " all below it is taken for revoked"
+            )
+        return self.state.fallen ^ before
 
     def _restore_grants(self, stored: Iterable[StoredStatement]) -> None:
         """Do as `_restore` for all grants, a batch at a time: there may be a million."""
@@ -147,7 +168,12 @@ class Knowledge:
     # --- persist, apply, notify -----------------------------------------------------------
 
     def _save(self, taken: Iterable[Taken], source: str) -> None:
-        self._ledger.save(taken, source)
+        try:
+            self._ledger.save(taken, source)
+        except StoreError as error:
+            self.store_problem = str(error)
+            raise
+        self.store_problem = ""
         self._ledger.forget(self.heartbeats.take_replaced())
 
     def _apply(self, statements: Iterable[Root | Statement], source: str) -> None:
@@ -169,12 +195,37 @@ class Knowledge:
                 case _:
                     continue
             self._ledger.enter(statement, source)
-        self.state = self.state.apply_grants(grants).apply_revocations(revocations)
+        state, gone = self.state.take_grants(grants)
+        self.state = state.apply_revocations(revocations)
         for grant in grants:
+            self._ends.add(grant)
             if self._travels(grant):
                 self._ledger.travelling[grant.statement_id] = Kind.GRANT
+        self._let_go(gone)
         for revoke in revocations:
             self._gossip_evidence(revoke)
+
+    def _let_go(self, gone: Iterable[Grant]) -> None:
+        """Drop grants that newer ones replaced or that ended long ago; nobody need send them."""
+        ids = [one.statement_id for one in gone]
+        for one in ids:
+            self._declined.add(one, Kind.GRANT)
+        self._ledger.drop(ids)
+
+    def forget_ended(self, *, now: int, most: int = 256) -> int:
+        """Forget grants that ended ``limits.GRANT_KEPT_S`` ago; return how many were looked at.
+
+        Args:
+            now: Seconds since the Unix epoch.
+            most: Subjects to look at.
+        """
+        before = now - limits.GRANT_KEPT_S
+        subjects = self._ends.take(before, most)
+        if subjects:
+            self.state, gone = self.state.without_ended(dict.fromkeys(subjects), before=before)
+            self._let_go(gone)
+            self._judge()
+        return len(subjects)
 
     def _announce(self, broker: Broker, source: str) -> None:
         self._ledger.enter(broker, source)
@@ -182,12 +233,12 @@ class Knowledge:
         if replaced is not None:
             self._ledger.drop([replaced])
 
-    def forget_announcements(self, *, now: int) -> None:
-        """Forget announcements that ended long ago.
+    def subjects_ending(self, end: int) -> Iterator[bytes]:
+        """Yield the subjects of grants that end up to the day of ``end``; some twice."""
+        return self._ends.until(end)
 
-        Raises:
-            StoreError: The store cannot be written.
-        """
+    def forget_announcements(self, *, now: int) -> None:
+        """Forget announcements that ended long ago."""
         self._ledger.drop(self.announcements.take_ended(now=now))
 
     def _gossip_evidence(self, revoke: Revoke) -> None:
@@ -213,13 +264,19 @@ class Knowledge:
     def beat(self) -> list[Item]:
         """Sign this daemon's own head if it is due; return what is to be gossiped."""
         before = self.heartbeats.freshness()
-        heartbeat = self.heartbeats.sign_own(self.state)
+        try:
+            heartbeat = self.heartbeats.sign_own(self.state)
+        except StoreError as error:
+            # A list that is not on disk is promised to nobody; it is tried again in a second.
+            self.store_problem = str(error)
+            return []
         if heartbeat is None:
             return []
-        self._save([(heartbeat, heartbeat.encoded)], "local")
+        self._ledger.forget(self.heartbeats.take_replaced())
         if self.heartbeats.freshness() != before:
             self._notify(Change(freshness=True))
-        return [Item(Kind.HEARTBEAT, heartbeat.encoded)]
+        # Behind the last head of the list before: whoever missed that one can follow.
+        return self.heartbeats.own_items()
 
     def fill(
         self,
@@ -265,8 +322,12 @@ class Knowledge:
         return view is not None and view.in_force(revocation_id)
 
     def held(self) -> dict[StatementId, Kind]:
-        """Return every statement that travels by gossip, heartbeats left out."""
-        return self._ledger.travelling
+        """Return every statement that travels by gossip, heartbeats left out.
+
+        Those that were declined are among them, behind the others: they need not be offered again.
+        """
+        declined = self._declined.ids()
+        return {**self._ledger.travelling, **declined} if declined else self._ledger.travelling
 
     def statement(self, statement_id: StatementId) -> Item | None:
         """Return one statement to send."""

@@ -1,12 +1,14 @@
 """Statements as they are kept and handed on: on disk first, then by id in memory."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import TypeAlias
 
 from authd.core.claims import Kind
 from authd.core.identity import StatementId
 from authd.core.roots import Root
 from authd.core.statements import Statement, kind_of
+from authd.errors import StoreError
 from authd.service.ports import Clock, Item, StatementStore, StoredStatement
 
 Taken: TypeAlias = tuple[Root | Statement, bytes]
@@ -22,6 +24,7 @@ class Ledger:
         self._clock = clock
         # A million grants have one kind and one source: said once a shelf, not once a grant.
         self._shelves: dict[tuple[Kind, str], dict[StatementId, bytes]] = {}
+        self._gone: list[StatementId] = []
         self.travelling: dict[StatementId, Kind] = {}
 
     def __contains__(self, statement_id: StatementId) -> bool:
@@ -57,14 +60,15 @@ class Ledger:
         self._store.save_statements(stored, durable=durable)
 
     def forget(self, replaced: Iterable[StatementId]) -> None:
-        """Take statements off the disk that others have replaced.
+        """Take statements off the disk that others have replaced; later, if it cannot be written.
 
-        Raises:
-            StoreError: The store cannot be written.
+        What is still there after a restart is replaced again.
         """
-        superseded = list(replaced)
-        if superseded:
-            self._store.delete_statements(superseded)
+        self._gone += replaced
+        if self._gone:
+            with suppress(StoreError):
+                self._store.delete_statements(self._gone)
+                self._gone = []
 
     def enter(self, statement: Root | Statement, source: str) -> None:
         """Note a statement that counts now; all but grants travel in any case."""
@@ -75,17 +79,14 @@ class Ledger:
             self.travelling[statement.statement_id] = kind
 
     def drop(self, statement_ids: Iterable[StatementId]) -> None:
-        """Let go of statements, on disk too.
-
-        Raises:
-            StoreError: The store cannot be written.
-        """
+        """Let go of statements, on disk too."""
         ids = list(statement_ids)
-        self.forget(ids)
         for one in ids:
             self.travelling.pop(one, None)
             for shelf in self._shelves.values():
                 shelf.pop(one, None)
+        if ids:
+            self.forget(ids)
 
     def item(self, statement_id: StatementId) -> Item | None:
         """Return one statement to send."""

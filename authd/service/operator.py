@@ -27,6 +27,7 @@ from authd.service.issuing import Bundle, decode_bundle
 from authd.service.neighbours import Neighbours
 from authd.service.ports import Clock, Gossip, RecordNetwork
 from authd.service.publisher import Publisher
+from authd.service.renewal import Renewal
 from authd.service.sessions import Sessions
 
 Answer = dict[str, object]
@@ -47,6 +48,7 @@ class OperatorParts:
     network: RecordNetwork
     clock: Clock
     identity: Callable[[], Answer]
+    renewal: Renewal
 
 
 class Operator:
@@ -96,6 +98,19 @@ class Operator:
             "dht_nodes": self._parts.network.stats().peers,
             "unpublished_records": self._parts.publisher.unpublished,
             "alarms": list(authority.alarms),
+            "quotas": {
+                "fallen": sorted(map(key_id_text, authority.state.fallen)),
+                "too_fast": authority.quotas.limited,
+                "no_room": authority.quotas.surplus,
+            },
+            "renewal": {
+                "renewed": self._parts.renewal.renewed,
+                "problem": self._parts.renewal.problem,
+                "expiring": len(self._parts.renewal.expiring.ends),
+                "first_end": self._parts.renewal.expiring.first_end,
+            },
+            "store_problem": authority.store_problem,
+            "waits_for_peers": authority.heartbeats.waits_for_peers,
             "clock_behind_s": self._parts.clock.behind_s(),
         }
 

@@ -198,8 +198,16 @@ class StatementStore(Protocol):
         epoch: int,
         start: int,
         ids: Iterable[StatementId],
+        *,
+        head: StoredStatement | None = None,
     ) -> None:
-        """Append entries from index ``start`` on, durably; another epoch replaces the old one."""
+        """Append entries from index ``start`` on, durably; another epoch replaces the old one.
+
+        A ``head`` is saved with them, both or neither.
+
+        Raises:
+            StoreError: The store cannot be written; nothing was saved.
+        """
         ...
 
 
@@ -368,6 +376,10 @@ class Admission(Protocol):
 
     def admits(self, node: PublicKey) -> bool:
         """Say whether a node key holds ``$authd/node`` from a root that local policy lists."""
+        ...
+
+    def is_own(self, node: PublicKey) -> bool:
+        """Say whether the own domain admits a node key by itself, by way of no other domain."""
         ...
 
     def admission_grants(self) -> list[bytes]:

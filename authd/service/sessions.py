@@ -7,6 +7,7 @@ compiled anew from what the store holds.
 
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -31,6 +32,8 @@ _RUN_BYTES: Final = 8
 # As many as an enforcement point may be behind.
 _MAX_CUTS: Final = MAX_QUEUED_EVENTS
 _MAX_FORMER: Final = MAX_QUEUED_EVENTS
+# A broker that took an allow says so at once; this is many times what that takes.
+BEGIN_S: Final = 15
 # A client uses one client id; some use a few. Whoever goes through many keeps the last ones only.
 MAX_AWAY_OF_A_KEY: Final = 8
 
@@ -62,6 +65,15 @@ class Session:
     rights: Rights = field(default_factory=Rights)
     lease_until: int = 0
     kept_until: int | None = None
+
+    @property
+    def due_at(self) -> int:
+        """When it has to be looked at next: something of it ends, or it has not begun."""
+        if not self.began:
+            return min(self.lease_until, self.created_at + BEGIN_S)
+        return (
+            self.lease_until if self.kept_until is None else min(self.lease_until, self.kept_until)
+        )
 
     @property
     def holds_client_id(self) -> bool:
@@ -112,6 +124,8 @@ class Sessions:
         self._resting_on: defaultdict[bytes, set[tuple[str, str]]] = defaultdict(set)
         self.events: defaultdict[str, EventLog] = defaultdict(EventLog)
         self.cuts: list[Cut] = []
+        # INVARIANT: never later than the first moment at which a session has to be looked at.
+        self.due_at = 0
 
     def load(self) -> list[Session]:
         """Read the sessions of an earlier run; their rights are still empty.
@@ -274,11 +288,17 @@ class Sessions:
             self._wait(session, until=session.lease_until)
         self.save(session)
 
+    def note_due(self, at: int) -> None:
+        """Let `due_at` be no later than a moment at which something of a session ends."""
+        self.due_at = min(self.due_at, at)
+
     def _wait(self, session: Session, *, until: int | None) -> None:
         self._away[session.key] += (until is not None) - (session.kept_until is not None)
         if not self._away[session.key]:
             del self._away[session.key]
         session.kept_until = until
+        if until is not None:
+            self.note_due(until)
 
     def save(self, session: Session) -> None:
         """Persist a session.
@@ -298,21 +318,22 @@ class Sessions:
         return True
 
     def close(self, session: Session) -> None:
-        """Forget a session.
+        """Forget a session, also where the store cannot be written.
 
-        Raises:
-            StoreError: The store cannot be written.
+        A row that stays is judged anew after a restart, as every other.
         """
         place = (session.broker, session.client_id)
         if self._by_client.get(place) is session:
-            self._store.delete_session(*place)
             self._drop(place)
+            with suppress(StoreError):
+                self._store.delete_session(*place)
 
     def set_rights(self, session: Session, rights: Rights, *, lease_until: int) -> None:
         """Replace what a session may do, and what it rests on."""
         place = (session.broker, session.client_id)
         self._unrest(place, session)
         session.rights, session.lease_until = rights, lease_until
+        self.note_due(lease_until)
         self._rest(place, session)
 
     def _index(self, session: Session) -> None:
@@ -320,6 +341,7 @@ class Sessions:
         self._by_client[place] = session
         self._by_id[session.session_id] = session
         self._by_key[session.key].add(place)
+        self.note_due(session.due_at)
         self._rest(place, session)
 
     def _drop(self, place: tuple[str, str]) -> None:

@@ -19,6 +19,10 @@ from authd.errors import StoreError
 from authd.service.ports import NONCE_KEPT_S, StoredSession, StoredStatement
 from authd.store.schema import bring_up_to_date
 
+RESTORED: Final = "restored"
+"""Fact of a store that a backup brought back, until a new list of heartbeats is begun."""
+ALONE: Final = "alone"
+"""Its value if no other daemon is to be waited for."""
 _PURGE_EVERY: Final = 1_000
 # A writer of another process holds the lock for milliseconds; longer means something is wrong.
 _BUSY_TIMEOUT_S: Final = 5.0
@@ -79,7 +83,7 @@ class SqliteStore:
             yield
         except (sqlite3.Error, ValueError) as error:
             # A value outside its type is damage too.
-            raise StoreError(f"cannot {verb} `{self._path}`: {error}") from error
+            raise StoreError(f"cannot {verb} `{self._path}`: {error}{_advice(error)}") from error
 
     @contextmanager
     def _transaction(self, verb: str, *, durable: bool) -> Iterator[sqlite3.Connection]:
@@ -169,15 +173,7 @@ class SqliteStore:
             StoreError: The store cannot be written; nothing was saved.
         """
         with self._transaction("write", durable=durable) as connection:
-            connection.executemany(
-                # Not `OR IGNORE`: that would leave out a damaged row without a word.
-                "INSERT INTO statements (id, kind, data, source, received_at)"
-                " VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
-                [
-                    (one.statement_id, int(one.kind), one.data, one.source, one.received_at)
-                    for one in statements
-                ],
-            )
+            _insert(connection, statements)
 
     def delete_statements(self, statement_ids: Iterable[StatementId]) -> None:
         """Delete statements that have been superseded.
@@ -212,8 +208,12 @@ class SqliteStore:
         epoch: int,
         start: int,
         ids: Iterable[StatementId],
+        *,
+        head: StoredStatement | None = None,
     ) -> None:
         """Append entries from index ``start`` on, durably; another epoch replaces the old one.
+
+        A ``head`` is saved with them, both or neither.
 
         Raises:
             StoreError: The store cannot be written; nothing was saved.
@@ -227,6 +227,7 @@ class SqliteStore:
                 "INSERT OR REPLACE INTO chains VALUES (?, ?, ?, ?, ?)",
                 [(domain, key, epoch, place, one) for place, one in enumerate(ids, start)],
             )
+            _insert(connection, [head] if head else [])
 
     # --- nonces ---------------------------------------------------------------------------
 
@@ -413,6 +414,35 @@ class SqliteStore:
         """
         with self._transaction("write", durable=False) as connection:
             connection.execute("DELETE FROM records WHERE expires_at <= ?", (expired_at,))
+
+
+_FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE})
+_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+def _advice(error: Exception) -> str:
+    """Say what to do about what an operator can mend."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code in _FULL:
+        return "; nothing was changed: free space there, authd goes on by itself"
+    if code & 0xFF in _DAMAGED:
+        return (
+            "; the file is damaged: stop authd, move it away with its `-wal` and `-shm`, and bring"
+            " back a backup with `authd restore`"
+        )
+    return ""
+
+
+def _insert(connection: sqlite3.Connection, statements: Iterable[StoredStatement]) -> None:
+    connection.executemany(
+        # Not `OR IGNORE`: that would leave out a damaged row without a word.
+        "INSERT INTO statements (id, kind, data, source, received_at)"
+        " VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+        [
+            (one.statement_id, int(one.kind), one.data, one.source, one.received_at)
+            for one in statements
+        ],
+    )
 
 
 def _use(

@@ -15,6 +15,7 @@ from authd.core.proofs import Audience, UnverifiedPop, parse_credentials, verify
 from authd.core.records import verify_record
 from authd.core.roots import verify_root
 from authd.core.statements import verify
+from authd.discovery.slots import read_rendezvous
 from authd.errors import AuthdError
 from authd.service.issuing import decode_bundle, decode_ticket, encode_bundle, encode_ticket
 from tests.vectors.make import FOLDER, vectors
@@ -123,6 +124,12 @@ def _record(scenario: Scenario) -> str:
     return ""
 
 
+def _rendezvous(scenario: Scenario) -> str:
+    record = verify_record(scenario.body, now=scenario.now)
+    read_rendezvous(record, domain=DomainId(bytes.fromhex(scenario.header["domain"])))
+    return ""
+
+
 def _bundle(scenario: Scenario) -> str:
     assert encode_bundle(decode_bundle(scenario.body)) == scenario.body
     return ""
@@ -144,6 +151,7 @@ JUDGES: dict[str, Callable[[Scenario], str]] = {
     "single": _single,
     "response": _response,
     "record": _record,
+    "rendezvous": _rendezvous,
     "bundle": _bundle,
     "ticket": _ticket,
 }

@@ -128,7 +128,7 @@ async def test_a_node_whose_only_peer_is_mute_hears_of_news_by_announcement(
 async def announced(domain: Domain, store: MemoryStore, sample: Sample) -> int:
     """Publish where nobody is connected and only the sample says that anybody is there."""
     views = Views(own_key=make_key("first").public)
-    views.learn(sample, chance=0.0)
+    views.learn(sample, near=True, chance=0.0)
     herald = Herald(
         key=make_key("first"),
         transport=GrpcTransport(),

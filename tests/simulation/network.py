@@ -163,6 +163,11 @@ class _End:
         self._free_at = max(self._free_at, loop.time() + wires.delay_s(self._here, self._there))
         loop.call_at(self._free_at, self._arrive, changed)
 
+    @property
+    def host(self) -> str:
+        """Where the other end is."""
+        return self._there.rpartition(":")[0]
+
     def _arrive(self, frame: bytes) -> None:
         if self._wires.reaches(self._here, self._there) and not self.other.broken:
             self.other._inbox.put_nowait(frame)
@@ -216,7 +221,7 @@ class Wire:
 
     async def _serve(self, host: _Host, end: _End) -> None:
         try:
-            await host.serve(end)
+            await host.serve(end, end.host)
         finally:
             end.break_off()
 

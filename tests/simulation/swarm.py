@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from functools import lru_cache
 from typing import Any, Final
 
@@ -117,8 +117,19 @@ class Doorkeeper:
 class Swarm:
     """The nodes, by number."""
 
-    def __init__(self, wires: Wires, *, size: int, seed: int) -> None:
+    def __init__(
+        self,
+        wires: Wires,
+        *,
+        size: int,
+        seed: int,
+        only_dial: Container[int] = (),
+        places: int = 10,
+    ) -> None:
+        """Make the nodes; those in ``only_dial`` listen nowhere, as behind NAT."""
         self.wires = wires
+        self._only_dial = only_dial
+        self._places = places
         self.rng = random.Random(f"swarm {seed}")
         self.domain = Domain.make(now=START - 60)
         self.keys = [make_key(f"node {number}") for number in range(size)]
@@ -139,9 +150,10 @@ class Swarm:
             store=self.shelves[number],
             clock=self.clocks[number],
             entropy=SeededEntropy(f"{seed} {number}"),
-            port=8_184,
-            advertise=address,
+            port=None if number in self._only_dial else 8_184,
+            advertise="" if number in self._only_dial else address,
             peers=[address_of(one) for one in known if one != number],
+            places=self._places,
             transport=self.wires.transport(address),
         )
 

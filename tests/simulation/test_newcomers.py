@@ -14,13 +14,11 @@ CIRCLE = MAX_ACTIVE + 1
 
 @pytest.mark.parametrize("newcomers", [1, 5])
 def test_a_full_circle_lets_newcomers_in_and_keeps_within_its_places(
-    monkeypatch: pytest.MonkeyPatch, newcomers: int
+    newcomers: int,
 ) -> None:
-    # As many places as a node dials for: then a circle of one more is full.
-    monkeypatch.setattr("authd.gossip.node.MAX_ACCEPTED", MAX_ACTIVE)
-
     async def play() -> None:
-        swarm = Swarm(Wires(seed=1), size=CIRCLE + newcomers, seed=1)
+        # As many places as a node dials for: then a circle of one more is full.
+        swarm = Swarm(Wires(seed=1), size=CIRCLE + newcomers, seed=1, places=MAX_ACTIVE)
         tasks = [await swarm.join(number) for number in range(CIRCLE)]
         await asyncio.sleep(60)
         assert {len(node.peers()) for node in swarm.nodes[:CIRCLE]} == {MAX_ACTIVE}

@@ -34,6 +34,8 @@ advertise = "a.example:4"
 static = ["b.example:5"]
 [embedded]
 port = 6
+[discovery]
+mdns = true
 [domains.guest]
 id = "{DOMAIN}"
 prefix = ["guest"]
@@ -66,6 +68,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert (settings.advertise, settings.static_peers) == ("a.example:4", ("b.example:5",))
     assert (settings.stale_s, settings.replicate, settings.log_format) == (300, "none", "text")
     assert (settings.broker_group, settings.embedded_port) == ("mqtt", 6)
+    assert settings.mdns
     broker = settings.brokers[0]
     assert (broker.name, broker.kind, broker.on_revoke) == ("g", "go-auth", "publish")
     assert (broker.endpoints, broker.evict_address) == (("h:1883", "[::1]:1883"), "127.0.0.1:1883")
@@ -82,6 +85,7 @@ def test_an_empty_file_means_the_defaults_and_no_broker(tmp_path: Path) -> None:
     assert settings.state_dir == tmp_path
     assert settings.http == "127.0.0.1:8181", "loopback alone"
     assert settings.brokers == ()
+    assert not settings.mdns, "nothing is shown on the link unasked"
     own = DomainId(bytes(16))
     policy = settings.policy(own)
     assert list(policy.domains) == [own]
@@ -101,6 +105,7 @@ def test_the_own_domain_keeps_a_policy_that_was_written_down(tmp_path: Path) -> 
         ("[listen]\nhttps = 1", "listen.https"),
         ("[peers]\nstatics = []", "peers.statics"),
         ("[embedded]\nports = 1", "embedded.ports"),
+        ("[discovery]\nmndns = true", "discovery.mndns"),
         (f'[domains.a]\nid = "{DOMAIN}"\nprefix = ["x"]\nhop = 1', "domains.a.hop"),
         ('[[guarded]]\nprefix = "x"\nkay = 2', "guarded[0].kay"),
         (BROKER + "evict_addres = 1", "broker[0].evict_addres"),
@@ -142,6 +147,8 @@ def test_an_unknown_key_is_refused_with_file_and_key(tmp_path: Path, text: str, 
         ('[peers]\nstatic = "h:1"', "peers.static"),
         ('[peers]\nstatic = ["h"]', "peers.static"),
         ("[embedded]\nport = true", "embedded.port"),
+        ("[discovery]\nmdns = 1", "discovery.mdns"),
+        ('[discovery]\nmdns = "on"', "discovery.mdns"),
         ("[embedded]\nport = 0", "embedded.port"),
         ("[embedded]\nport = 65536", "embedded.port"),
         ("[domains]\na = 1", "domains.a"),

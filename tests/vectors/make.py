@@ -8,6 +8,7 @@ from tests.vectors.make_bundles import bundles
 from tests.vectors.make_grants import grants
 from tests.vectors.make_proofs import proofs
 from tests.vectors.make_records import records
+from tests.vectors.make_rendezvous import rendezvous_records
 from tests.vectors.make_roots import roots
 from tests.vectors.make_statements import statements
 from tests.vectors.vector import Vector
@@ -17,7 +18,7 @@ FOLDER: Final = Path(__file__).parent
 
 def vectors() -> Iterator[Vector]:
     """Yield all of them."""
-    for make in (grants, statements, roots, proofs, records, bundles):
+    for make in (grants, statements, roots, proofs, records, rendezvous_records, bundles):
         yield from make()
 
 

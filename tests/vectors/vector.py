@@ -3,7 +3,8 @@
 A file is a header of ``name: value`` lines, a blank line, and hex of what is judged. Every file has
 ``kind``, ``expect`` (``ok`` or a reason code) and ``comment``; ``now`` where time matters, ``id``
 where an id comes out, ``previous`` (hex) for the successor of a root, and for proofs ``username``,
-``client-id``, ``audience`` and ``key`` (hex), for responses also ``hello`` and ``challenge`` (hex).
+``client-id``, ``audience`` and ``key`` (hex), for responses also ``hello`` and ``challenge``, for
+rendezvous records ``domain`` (all hex).
 """
 
 import base64

@@ -110,6 +110,9 @@ class PathAdmission:
         )
         return any(has_power(path.scope, POWER_NODE) for path in found.paths)
 
+    def is_own(self, node: PublicKey) -> bool:
+        return self.admits(node)
+
     def admission_grants(self) -> list[bytes]:
         return [grant.encoded for grant in self.own]
 

@@ -61,6 +61,9 @@ class CountingAdmission:
         self.asked += 1
         return node in self.admitted
 
+    def is_own(self, node: PublicKey) -> bool:
+        return node in self.admitted
+
     def admission_grants(self) -> list[bytes]:
         return [b"own"]
 

@@ -16,6 +16,8 @@ from authd.dht.messages import (
     Store,
     Stored,
     Verdict,
+    claimed_nonce,
+    claimed_sender,
     node_id,
     seal_datagram,
     verify_datagram,
@@ -127,3 +129,13 @@ def test_the_largest_record_fits_both_ways() -> None:
     ):
         data = seal_datagram(message, nonce=NONCE, receiver=RECEIVER, key=KEY)
         assert len(data) <= MAX_DATAGRAM_BYTES
+
+
+def test_what_a_datagram_claims_is_read_without_checking_it() -> None:
+    key = make_key("node")
+    data = seal_datagram(Ping(), nonce=b"01234567", receiver=bytes(20), key=key)
+    assert claimed_sender(data) == key.public
+    assert claimed_nonce(data) == b"01234567"
+    for junk in (b"", b"\x87", bytes(70), bytes(1_200)):
+        assert len(claimed_sender(junk)) <= 32
+        assert len(claimed_nonce(junk)) <= 8

@@ -42,7 +42,6 @@ from authd.gossip.messages import (
     Tick,
     Want,
     batches,
-    is_address,
     sign_have,
     sign_sample,
     verify_have,
@@ -215,35 +214,6 @@ def test_an_announcement_is_believed_for_a_minute_and_only_from_its_node() -> No
     for odd in (replace(have, ids=(TWO,)), replace(have, key=OTHER.public)):
         with pytest.raises(SignatureError):
             verify_have(odd, now=NOW)
-
-
-@pytest.mark.parametrize("text", ["host:1", "192.0.2.1:65535", "[2001:db8::1]:8184", "a-b.c_d:80"])
-def test_what_can_be_dialled_is_an_address(text: str) -> None:
-    assert is_address(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        ":1",
-        "host",
-        "host:",
-        "host:0",
-        "host:65536",
-        "unix:/run/x:1",
-        "2001:db8::1:80",
-        "[host]:1",
-        "[::1:1",
-        "h st:1",
-        "ho\nst:1",
-        "host:¹",
-        "dns:///x:1",
-        "x" * 260 + ":1",
-    ],
-)
-def test_what_cannot_be_dialled_is_none(text: str) -> None:
-    assert not is_address(text)
 
 
 def test_batches_keep_everything_in_order() -> None:

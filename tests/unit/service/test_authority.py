@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from authd.core import limits
 from authd.core.claims import Kind
 from authd.core.grants import DomainSubject, Form, Grant, sign_grant
 from authd.core.identity import key_id
@@ -115,8 +116,9 @@ def test_roots_that_arrive_out_of_order_are_applied_one_after_the_other(
 
 
 def test_a_long_chain_of_strangers_converges_over_a_few_calls_and_never_recurses(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(limits, "ISSUERS_PER_BRANCH", (4_096, 512, 512, 512))
     site = Site(tmp_path, Domain())
     keys = [GATEWAY, *(make_key(f"link-{number}") for number in range(200))]
     first = site.domain.grant(GATEWAY.public, BUILDING, depth=8)

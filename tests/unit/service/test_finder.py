@@ -212,3 +212,31 @@ async def test_a53_a_flood_of_made_up_keys_from_one_address_turns_nobody_else_aw
     again = await finder.find(KeyId(bytes(16)), None, patience_s=5, source="attacker")
     assert again is Outcome.ABSENT
     await finder.close()
+
+
+async def test_lookups_below_one_gateway_leave_half_of_all_to_others(tmp_path: Path) -> None:
+    ether, site = lookup_site(tmp_path)
+    site.learn(
+        site.domain.grant(GATEWAY.public, scope(pub="site/#"), depth=2),
+        site.domain.grant(SENSOR.public, scope(pub="site/#"), by=GATEWAY, depth=1),
+    )
+    ether.gate.clear()
+    finder = site.service.finder
+    flood = [
+        await finder.find(
+            KeyId(number.to_bytes(16, "big")),
+            key_id((GATEWAY, SENSOR)[number % 2].public),
+            patience_s=0,
+            source=f"address {number}",
+        )
+        for number in range(50)
+    ]
+    assert flood.count(Outcome.IN_PROGRESS) == 32
+    assert flood.count(Outcome.OVERLOADED) == 18
+    authority = key_id(site.domain.authority.public)
+    other = await finder.find(key_id(DEVICE.public), authority, patience_s=0, source="m")
+    assert other is Outcome.IN_PROGRESS
+    ether.gate.set()
+    await finder.close()
+    await asyncio.sleep(0)
+    assert not finder._below

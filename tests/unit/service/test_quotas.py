@@ -1,0 +1,304 @@
+"""Quotas at one daemon: speed, room, what is forgotten, and what is asked for again."""
+
+from pathlib import Path
+
+import pytest
+
+from authd.core import limits
+from authd.core.claims import Kind
+from authd.core.identity import SigningKey, StatementId, key_id_text
+from authd.core.statements import Revoke, sign_broker, sign_revoke
+from authd.errors import LimitError, ReasonCode
+from authd.service.ends import Ends
+from authd.service.quotas import DECLINED_FOR_S, MAX_DECLINED, Declined
+from tests.unit.service.scenes import (
+    DEVICE,
+    GATEWAY,
+    OTHER,
+    SENSOR,
+    TEMP,
+    can_publish,
+    gossip,
+    head,
+    item,
+    revoke,
+)
+from tests.unit.service.test_heartbeats import digest
+from tests.world import DAY, START, Domain, FakeClock, Site, make_key, scope
+
+ALL = scope(pub="site/#")
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "REVOCATIONS_PER_BRANCH", (40, 4, 3, 2))
+    monkeypatch.setattr(limits, "GRANTS_PER_BRANCH", (40, 4, 3, 2))
+    monkeypatch.setattr(limits, "ISSUER_BURST", 5.0)
+    monkeypatch.setattr(limits, "ISSUER_STATEMENTS_PER_S", 1.0)
+
+
+def with_gateway(directory: Path, *, heartbeat: str | None = "hb-1") -> Site:
+    site = Site(directory, Domain(), heartbeat=heartbeat)
+    site.learn(
+        site.domain.grant(GATEWAY.public, ALL, depth=2),
+        site.domain.grant(DEVICE.public, TEMP),
+    )
+    return site
+
+
+def flood(count: int, by: SigningKey = GATEWAY, start: int = 0) -> list[Revoke]:
+    return [
+        sign_revoke(by, target=bytes([n]) * 16, issued_at=START)
+        for n in range(start, start + count)
+    ]
+
+
+def held(site: Site, statements: list[Revoke]) -> int:
+    return sum(one.statement_id in site.service.authority.state.revocations for one in statements)
+
+
+# --- speed ------------------------------------------------------------------------------------
+
+
+def test_an_issuer_that_speaks_too_fast_is_heard_later_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ISSUER_BURST", 5.0)
+    monkeypatch.setattr(limits, "ISSUER_STATEMENTS_PER_S", 1.0)
+    site = with_gateway(tmp_path)
+    some = flood(8)
+    gossip(site, *some)
+    assert held(site, some) == 5
+    assert site.service.authority.quotas.limited == 3
+    assert not set(site.service.authority.held()) >= {one.statement_id for one in some}
+    revoke(site, SENSOR.public)
+    assert len(site.service.authority.state.revocations) == 6, "others are heard"
+    site.clock.advance(3)
+    gossip(site, *some)
+    assert held(site, some) == 8
+
+
+def test_one_issuer_leaves_those_above_and_beside_it_their_voice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ISSUER_BURST", 5.0)
+    monkeypatch.setattr(limits, "ISSUER_STATEMENTS_PER_S", 0.001)
+    site = with_gateway(tmp_path)
+    site.learn(
+        site.domain.grant(SENSOR.public, ALL, by=GATEWAY, depth=1),
+        site.domain.grant(OTHER.public, ALL, depth=1),
+    )
+    gossip(site, *flood(9, by=SENSOR))
+    assert len(site.service.authority.state.revocations) == 5
+    for by, count in ((GATEWAY, 5), (OTHER, 5), (site.domain.authority, 5)):
+        some = flood(9, by=by)
+        gossip(site, *some)
+        assert held(site, some) == count
+
+
+def test_what_a_branch_says_in_all_is_bounded_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ISSUER_BURST", 5.0)
+    monkeypatch.setattr(limits, "ISSUER_STATEMENTS_PER_S", 0.001)
+    site = with_gateway(tmp_path)
+    subs = [make_key(f"sub {n}") for n in range(4)]
+    site.learn(*(site.domain.grant(one.public, ALL, by=GATEWAY, depth=1) for one in subs))
+    for one in subs:
+        gossip(site, *flood(3, by=one))
+    assert len(site.service.authority.state.revocations) == 5
+
+
+def test_a_key_without_depth_speaks_at_the_charge_of_whoever_admitted_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ENTRY_BURST", 1.0)
+    monkeypatch.setattr(limits, "ENTRY_STATEMENTS_PER_S", 0.001)
+    site = with_gateway(tmp_path)
+    own = sign_revoke(DEVICE, target=DEVICE.public, issued_at=START)
+    other = sign_revoke(DEVICE, target=DEVICE.public, issued_at=START + 1)
+    gossip(site, own, other)
+    assert held(site, [own, other]) == 1
+    assert site.service.authority.quotas.limited == 1
+    stranger = sign_broker(
+        make_key("stranger"),
+        domain=site.domain.id,
+        broker_id="x",
+        endpoints=("h:1",),
+        prefixes=("a/#",),
+        issued_at=START,
+        expires_at=START + 60,
+    )
+    quotas, state = site.service.authority.quotas, site.service.authority.state
+    assert quotas.may_speak(stranger, state), "it has a voice of its own"
+    assert quotas.has_room(stranger, state)
+
+
+# --- room -------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("small")
+def test_grants_beyond_the_quota_are_not_kept_and_not_asked_for_again(tmp_path: Path) -> None:
+    site = with_gateway(tmp_path)
+    authority = site.service.authority
+    grants = [site.domain.grant(make_key(f"s{n}").public, TEMP, by=GATEWAY) for n in range(6)]
+    for one in grants:
+        gossip(site, one)
+        site.clock.advance(1)
+    assert authority.state.issued[GATEWAY.public] == 4
+    assert authority.quotas.surplus == 2
+    assert {one.statement_id for one in grants} <= set(authority.held())
+    assert authority.statement(grants[5].statement_id) is None
+    with pytest.raises(LimitError, match="no room"):
+        site.learn(site.domain.grant(make_key("more").public, TEMP, by=GATEWAY))
+    site.learn(site.domain.grant(make_key("elsewhere").public, TEMP))
+    sub = site.domain.grant(SENSOR.public, ALL, by=GATEWAY, depth=1)
+    gossip(site, sub)
+    assert authority.state.holds_grant(sub), "who stands above whom is known to everybody alike"
+
+
+@pytest.mark.usefixtures("small")
+async def test_an_overflowing_branch_is_revoked_whole_its_sessions_are_cut_and_all_are_told(
+    tmp_path: Path,
+) -> None:
+    site = with_gateway(tmp_path)
+    authority = site.service.authority
+    site.learn(site.domain.grant(SENSOR.public, TEMP, by=GATEWAY))
+    assert (await site.connect(SENSOR)).allowed
+    assert (await site.connect(DEVICE)).allowed
+    gossip(site, *flood(4))
+    assert can_publish(site, SENSOR, "site/temp").allowed
+    gossip(site, *flood(1, start=4))
+    assert authority.state.fallen == {GATEWAY.public}
+    assert not can_publish(site, SENSOR, "site/temp").allowed
+    assert can_publish(site, DEVICE, "site/temp").allowed
+    assert (await site.connect(SENSOR)).reason is ReasonCode.REVOKED
+    assert ["overflowed its quota" in one for one in authority.alarms] == [True]
+    assert site.service.operator.status()["quotas"] == {
+        "fallen": [key_id_text(GATEWAY.public)],
+        "too_fast": 0,
+        "no_room": 0,
+    }
+    site.clock.advance(60)
+    more = flood(1, start=9)
+    gossip(site, *more)
+    assert held(site, more) == 0
+    assert more[0].statement_id in authority.held()
+    with pytest.raises(LimitError):
+        authority.submit([item(more[0])])
+    sub = site.domain.grant(OTHER.public, ALL, by=GATEWAY, depth=1)
+    gossip(site, sub)
+    assert not authority.state.holds_grant(sub)
+    site.close()
+    site.open()
+    assert site.service.authority.state.fallen == {GATEWAY.public}
+    assert site.service.authority.alarms
+
+
+@pytest.mark.usefixtures("small")
+def test_what_a_heartbeat_list_names_is_taken_beyond_every_quota(tmp_path: Path) -> None:
+    site = with_gateway(tmp_path, heartbeat=None)
+    authority = site.service.authority
+    gossip(site, *flood(5))
+    assert authority.state.fallen
+    site.clock.advance(1)
+    listed = [*flood(3, start=9), *flood(1, by=OTHER, start=30)]
+    ids = [one.statement_id for one in listed]
+    gossip(site, head(site.domain, "hb-1", at=START, count=4, digest=digest(*ids), recent=ids))
+    assert not authority.heartbeats.freshness()
+    gossip(site, *listed)
+    assert held(site, listed) == 4
+    assert authority.heartbeats.freshness()[site.domain.id] > START
+
+
+@pytest.mark.usefixtures("small")
+def test_a_list_without_end_is_not_followed_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_LISTED_SURPLUS", 2)
+    site = with_gateway(tmp_path, heartbeat=None)
+    gossip(site, *flood(5))
+    listed = flood(4, start=9)
+    ids = [one.statement_id for one in listed]
+    gossip(site, head(site.domain, "hb-1", at=START, count=4, digest=digest(*ids), recent=ids))
+    gossip(site, *listed)
+    assert held(site, listed) == 2
+    assert not site.service.authority.heartbeats.freshness()
+
+
+@pytest.mark.usefixtures("small")
+def test_the_own_list_leaves_the_surplus_out_and_signs_no_more_often_for_it(
+    tmp_path: Path,
+) -> None:
+    site = with_gateway(tmp_path)
+    authority = site.service.authority
+    monkey = flood(5)
+    gossip(site, *monkey)
+    authority.quotas.has_room = lambda *_: True  # type: ignore[method-assign]  # another list had it
+    site.clock.advance(60)
+    gossip(site, *flood(3, start=9))
+    assert len(authority.state.revocations) == 8
+    site.clock.advance(2)
+    authority.beat()
+    view = authority.heartbeats.domains[site.domain.id].view(site.domain.heartbeat("hb-1").public)
+    assert view.newest is not None
+    assert view.newest.count == 5
+    site.clock.advance(2)
+    assert authority.beat() == []
+
+
+# --- forgetting -------------------------------------------------------------------------------
+
+
+def test_a_grant_that_newer_ones_pushed_out_leaves_memory_and_disk(tmp_path: Path) -> None:
+    site = Site(tmp_path, Domain())
+    grants = [site.domain.grant(DEVICE.public, TEMP, issued_at=START - 50 + n) for n in range(9)]
+    for one in grants:
+        gossip(site, one)
+    assert gossip(site, grants[0]) == [], "and is not taken again"
+    kept = [one.statement_id for one in site.store.load_statements() if one.kind is Kind.GRANT]
+    assert kept == [one.statement_id for one in grants[5:]]
+    assert set(site.service.authority.held()) >= {one.statement_id for one in grants}
+    assert [site.service.authority.source(one.statement_id) for one in grants[4:6]] == [
+        "",
+        "gossip",
+    ]
+
+
+def test_a_grant_that_ended_a_month_ago_is_forgotten_and_makes_room(tmp_path: Path) -> None:
+    site = Site(tmp_path, Domain())
+    short = site.domain.grant(DEVICE.public, TEMP, expires_at=START + DAY)
+    long = site.domain.grant(OTHER.public, TEMP, expires_at=START + 90 * DAY)
+    site.learn(short, long)
+    authority = site.service.authority
+    for day in range(40):
+        site.clock.time = START + day * DAY
+        authority.forget_ended(now=site.clock.now())
+        assert authority.state.holds_grant(short) is (day < 32), day
+    assert authority.state.holds_grant(long)
+    assert gossip(site, short) == []
+    assert authority.quotas.surplus == 1
+    ids = [one.statement_id for one in site.store.load_statements()]
+    assert short.statement_id not in ids
+    assert long.statement_id in ids
+
+
+def test_days_are_taken_a_few_at_a_time() -> None:
+    domain, ends = Domain(), Ends()
+    keys = [make_key(str(n)).public for n in range(5)]
+    for key in keys:
+        ends.add(domain.grant(key, TEMP, expires_at=START + DAY))
+    assert ends.take(START, 3) == []
+    assert list(ends.until(START)) == []
+    assert len(list(ends.until(START + DAY))) == 5
+    assert [len(ends.take(START + 3 * DAY, 3)) for _ in range(3)] == [3, 2, 0]
+
+
+def test_declined_ids_are_bounded_and_forgotten_after_an_hour() -> None:
+    clock = FakeClock()
+    declined = Declined(clock=clock)
+    for number in range(MAX_DECLINED + 5):
+        declined.add(StatementId(number.to_bytes(16, "big")), Kind.GRANT)
+    assert len(declined.ids()) == MAX_DECLINED
+    clock.advance(DECLINED_FOR_S)
+    assert declined.ids() == {}

@@ -1,0 +1,199 @@
+"""A daemon brought back from a backup: a new list under the old one's last head, nothing lost."""
+
+import shutil
+from pathlib import Path
+
+from authd.core.identity import PublicKey
+from authd.core.revocations import KeyView
+from authd.core.statements import Revoke
+from authd.service.desk import GossipDesk
+from authd.service.heartbeats import RESTORE_WAIT_S, Restored
+from tests.unit.service.scenes import DEVICE, OTHER, TEMP, revoke
+from tests.world import Domain, Ether, FakeClock, Site, make_key
+
+
+def view_of(site: Site, key: PublicKey) -> KeyView:
+    return site.service.authority.heartbeats.domains[site.domain.id].view(key)
+
+
+def pair(directory: Path, names: tuple[str, ...]) -> tuple[FakeClock, Ether, list[Site]]:
+    clock, ether, domain = FakeClock(), Ether(), Domain(heartbeat_names=names)
+    sites = [
+        Site(
+            directory,
+            domain,
+            name=f"S{number}",
+            heartbeat=names[number] if number < len(names) else None,
+            clock=clock,
+            ether=ether,
+        )
+        for number in range(3)
+    ]
+    return clock, ether, sites
+
+
+async def pass_time(clock: FakeClock, sites: list[Site], seconds: int) -> None:
+    for _ in range(seconds):
+        clock.advance(1)
+        for site in sites:
+            await site.beat()
+
+
+async def tell(sites: list[Site], to: Site) -> None:
+    """Do what streams begin with: heads, missing entries of lists, and what is not held."""
+    for site in sites:
+        other, own = site.service.authority, to.service.authority
+        desk = GossipDesk(own)
+        await desk.receive(other.heartbeats.newest_items(), peer="test")
+        for domain, key, epoch, start, end in desk.gaps():
+            ids = other.heartbeats.chain_ids(domain, key, epoch, start, end)
+            desk.fill(domain, key, epoch, start, ids or [])
+        lacking = [one for one in other.held() if one not in own.held()]
+        items = [item for one in lacking if (item := other.statement(one)) is not None]
+        await desk.receive(items, peer="test")
+
+
+def waits(site: Site) -> bool:
+    return site.service.authority.heartbeats.waits_for_peers
+
+
+def back_up(site: Site) -> Path:
+    copy = site.directory / "backup.db"
+    site.store._durable.execute("VACUUM INTO ?", (str(copy),))
+    return copy
+
+
+def bring_back(site: Site, copy: Path, *, alone: bool = False) -> list[str]:
+    done: list[str] = []
+    for suffix in ("", "-wal", "-shm"):
+        (site.directory / f"{site.name}.db{suffix}").unlink(missing_ok=True)
+    shutil.copy(copy, site.directory / f"{site.name}.db")
+    site.open(restored=Restored(alone=alone, done=lambda: done.append("done")))
+    return done
+
+
+def some(site: Site, count: int, name: str) -> list[Revoke]:
+    return [revoke(site, make_key(f"{name} {number}").public) for number in range(count)]
+
+
+async def test_a_restored_daemon_says_nothing_until_it_knows_how_its_list_ended(
+    tmp_path: Path,
+) -> None:
+    clock, ether, sites = pair(tmp_path, ("hb-1",))
+    lost, *others = sites
+    lost.learn(lost.domain.grant(DEVICE.public, TEMP))
+    key = lost.domain.heartbeat("hb-1").public
+    some(lost, 3, "before")
+    await pass_time(clock, sites, 25)
+    copy = back_up(lost)
+    acknowledged = [revoke(lost, DEVICE.public), *some(lost, 40, "after")]
+    await pass_time(clock, sites, 25)
+    for site in others:
+        for one in acknowledged:
+            site.service.authority.receive(
+                lost.service.authority.with_evidence(one), source="gossip"
+            )
+    await pass_time(clock, sites, 25)
+    await tell([lost], others[0])
+    await tell([lost], others[1])
+    last = view_of(others[0], key).proven
+    assert last is not None
+    assert last.count == 44
+    assert all(lost.service.authority.in_force(one.statement_id) for one in acknowledged)
+    lost.close()
+
+    clock.advance(600)
+    ether.down = True
+    done = bring_back(lost, copy)
+    assert waits(lost)
+    await pass_time(clock, [lost], 120)
+    assert view_of(lost, key).newest != last, "nobody has told it anything"
+    assert not lost.service.authority.heartbeats.freshness().get(lost.domain.id, 0) > clock.now()
+    ether.down = False
+    await tell(others, lost)
+    await pass_time(clock, sites, int(RESTORE_WAIT_S) - 1)
+    assert done == []
+    await pass_time(clock, sites, 2)
+    assert done == ["done"]
+    newest = view_of(lost, key).newest
+    assert newest is not None
+    assert (newest.previous_head, newest.epoch > last.epoch) == (last.head, True)
+    assert newest.count == 44, "nothing acknowledged is lost"
+    await tell([lost], others[0])
+    for site in sites[:2]:
+        authority = site.service.authority
+        assert authority.alarms == []
+        assert authority.heartbeats.freshness()[site.domain.id] > clock.now()
+        assert all(authority.in_force(one.statement_id) for one in acknowledged)
+    assert not waits(lost)
+    assert not (await lost.connect(DEVICE)).allowed
+
+    # Whoever slept through all of it follows from the old list's last head, also by way of others.
+    late = Site(tmp_path, lost.domain, name="late", heartbeat=None, clock=clock)
+    late.learn(lost.domain.grant(OTHER.public, TEMP))
+    others[0].close()
+    others[0].open()
+    await tell([others[0]], late)
+    await tell([others[0]], late)
+    assert late.service.authority.alarms == []
+    assert late.service.authority.heartbeats.freshness()[late.domain.id] > clock.now()
+
+
+async def test_with_three_keys_the_others_keep_the_domain_fresh_meanwhile(tmp_path: Path) -> None:
+    clock, _, sites = pair(tmp_path, ("hb-1", "hb-2", "hb-3"))
+    lost = sites[0]
+    await pass_time(clock, sites, 25)
+    copy = back_up(lost)
+    some(lost, 3, "after")
+    await pass_time(clock, sites, 25)
+    for site in sites[1:]:
+        await tell([lost], site)
+    lost.close()
+    done = bring_back(lost, copy)
+    for site in sites[1:]:
+        site.ether.sites = sites  # type: ignore[union-attr]  # they have one
+    await tell(sites[1:], lost)
+    await pass_time(clock, sites, int(RESTORE_WAIT_S) + 25)
+    assert done == ["done"]
+    assert len(lost.service.authority.state.revocations) == 3
+    for site in sites:
+        assert site.service.authority.alarms == []
+        view = view_of(site, lost.domain.heartbeat("hb-1").public)
+        assert view.proven == view.newest
+        assert view.live_until > clock.now()
+
+
+async def test_a_lone_daemon_begins_at_once_and_again_after_a_crash_in_between(
+    tmp_path: Path,
+) -> None:
+    site = Site(tmp_path, Domain())
+    key = site.domain.heartbeat("hb-1").public
+    some(site, 2, "before")
+    site.clock.advance(2)
+    await site.beat()
+    before = view_of(site, key).newest
+    assert before is not None
+    copy = back_up(site)
+    site.close()
+    site.clock.advance(100)
+    done = bring_back(site, copy, alone=True)
+    assert done == ["done"], "with the first head, at the start"
+    first = view_of(site, key).newest
+    assert first is not None
+    assert (first.previous_head, first.count) == (before.head, 2)
+    site.close()
+    # The note that it is done was lost.
+    site.clock.advance(100)
+    site.open(restored=Restored(alone=True, done=lambda: done.append("again")))
+    second = view_of(site, key).newest
+    assert second is not None
+    assert (second.previous_head, done) == (first.head, ["done", "again"])
+    assert view_of(site, key).closed == first
+    site.close()
+    site.open()
+    assert view_of(site, key).closed == first, "kept for whoever is behind"
+    third = view_of(site, key).newest
+    assert third is not None
+    assert third.previous_head == first.head, "every head of a list names the list before"
+    items = site.service.authority.heartbeats.newest_items()
+    assert [one.data for one in items] == [first.encoded, third.encoded]
