@@ -22,7 +22,8 @@ _STOP_S: Final = 5.0
 _COMMAND_S: Final = 30.0
 _POLL_S: Final = 0.05
 _PORTS: Final = range(15_000, 32_768)
-_PORT_TRIES: Final = 100
+# Each is given away once: what was given may not be bound yet.
+_UNTRIED: Final = iter(secrets.SystemRandom().sample(_PORTS, len(_PORTS)))
 _MOSQUITTO: Final = ("/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto")
 _PLUGIN: Final = "authd_mosquitto.so"
 
@@ -38,11 +39,10 @@ def free_port() -> int:
     section 6, Linux: from 32768), so that none of these occupies it before it is used.
 
     Raises:
-        StageError: A hundred ports tried by chance are all taken.
+        StageError: None is left that this process has not tried.
 
     """
-    for _ in range(_PORT_TRIES):
-        port = _PORTS.start + secrets.randbelow(len(_PORTS))
+    for port in _UNTRIED:
         with (
             contextlib.suppress(OSError),
             socket.socket() as tcp,

@@ -187,7 +187,7 @@ async def test_a_hostile_record_costs_a_look_and_brings_nobody_in(domain: Domain
                     await first.dht.put(lie)
                     await asyncio.sleep(0.15)
                     await second.rendezvous.look()
-                assert second.rendezvous.refused == 2
+                assert second.rendezvous.refused >= 2, "each time it looks"
                 assert second.gossip._views.candidates == [at]
                 assert second.peer_names == {first.key.public}
 

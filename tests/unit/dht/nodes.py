@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import itertools
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -178,10 +179,21 @@ async def network(domain: Domain, count: int) -> AsyncIterator[list[DhtNode]]:
         others = [make_node(domain, f"node {i}", bootstrap=[known]) for i in range(1, count)]
         async with running(*others):
             nodes = [first, *others]
-            async with asyncio.timeout(20):
-                while any(node.stats().peers < count - 1 for node in nodes):
-                    await asyncio.sleep(0.05)
+            async with asyncio.timeout(50):
+                await _all_know_all(nodes)
             yield nodes
+
+
+async def _all_know_all(nodes: list[DhtNode]) -> None:
+    """Wait; on a busy host, where answers came too late, let nodes look around once more."""
+    for turn in itertools.count(1):
+        lonely = [node for node in nodes if node.stats().peers < len(nodes) - 1]
+        if not lonely:
+            return
+        await asyncio.sleep(0.05)
+        if turn % 40 == 0:
+            for node in lonely:
+                await node._upkeep._refresh()
 
 
 def make_test_record(
