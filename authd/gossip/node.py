@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Final, Self
 
@@ -28,9 +28,10 @@ from authd.gossip.messages import (
     sign_sample,
     verify_sample,
 )
-from authd.gossip.peer import Peer
+from authd.gossip.peer import WRITE_S, Peer
 from authd.gossip.transport import GrpcTransport, Link, Transport
 from authd.gossip.views import MAX_ACCEPTED, Views
+from authd.gossip.wire import encode_frame
 from authd.service.ports import Admission, Clock, Entropy, GossipStore, Item
 
 REPAIR_S: Final = 30.0
@@ -281,6 +282,7 @@ class GossipNode:
 
     async def _converse(self, link: Link, introduction: Introduction, address: str) -> None:
         if not self._has_place(introduction):
+            await self._send_elsewhere(link, introduction)
             return
         peer = Peer(
             link=link,
@@ -301,6 +303,17 @@ class GossipNode:
             _log.exception("gossip.stream_failed", peer=peer.name)
         finally:
             self._leave(peer)
+
+    async def _send_elsewhere(self, link: Link, introduction: Introduction) -> None:
+        """Tell a node for which there is no place where others are."""
+        if introduction.we_dialled or introduction.key in self._peers:
+            return
+        others = self._views.samples(
+            but=introduction.key, count=MAX_SAMPLES, chance=chance(self._entropy)
+        )
+        with suppress(AuthdError, TimeoutError):
+            async with asyncio.timeout(WRITE_S):
+                await link.write(encode_frame(Peers(tuple(others))))
 
     def _has_place(self, introduction: Introduction) -> bool:
         """Say whether a new stream gets a place; of two to one node both ends keep the same.
@@ -349,7 +362,8 @@ class GossipNode:
     def _leave(self, peer: Peer) -> None:
         if self._peers.get(peer.key) is peer:
             del self._peers[peer.key]
-            self._views.on_down(peer.key, now=self._clock.monotonic())
+            now = self._clock.monotonic()
+            self._views.on_down(peer.key, now=now, silent=peer.fell_silent)
             self._changed.set()
 
     def _own_sample(self) -> tuple[Sample, ...]:

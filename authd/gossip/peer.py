@@ -118,6 +118,7 @@ class Peer:
         self._gave_at = now
         self._answer_due_at: float | None = None
         self.is_useless = False
+        self.fell_silent = False
 
     @property
     def key(self) -> PublicKey:
@@ -157,6 +158,7 @@ class Peer:
                 async with asyncio.timeout(SILENCE_S):
                     data = await self._link.read()
             except TimeoutError as error:
+                self.fell_silent = True
                 raise NoResponseError(f"silent for {SILENCE_S:.0f} s") from error
             await self._handle(parse_frame(data))
 
@@ -171,6 +173,7 @@ class Peer:
                 async with asyncio.timeout(WRITE_S):
                     await self._link.write(encode_frame(frame))
             except TimeoutError as error:
+                self.fell_silent = True
                 raise NoResponseError(f"took nothing for {WRITE_S:.0f} s") from error
 
     # --- sending --------------------------------------------------------------------------

@@ -30,6 +30,10 @@ _MAX_FAILURES: Final = 6
 # Long enough for another to take its place; it may have been a moment's trouble.
 SHUNNED_S: Final = 300.0
 NEW_AFTER_S: Final = 20.0
+# Peers that fell silent are missed: where a network was parted for long, everybody has all places
+# taken by peers of its own side, and only those who remember the other side can find it again.
+MAX_MISSED: Final = 8
+MISSED_S: Final = 86_400.0
 
 
 @dataclass(slots=True)
@@ -37,7 +41,7 @@ class _Target:
     """Where to dial.
 
     ``static``: always tried again. ``configured``: by the operator, so near whoever answers.
-    ``candidate``: known from outside gossip alone.
+    ``candidate``: known from outside gossip alone. ``missed_at``: when a live stream fell silent.
     """
 
     address: str
@@ -48,6 +52,7 @@ class _Target:
     failures: int = 0
     retry_at: float = 0.0
     dialling: bool = False
+    missed_at: float | None = None
 
 
 class Allowance:
@@ -168,7 +173,8 @@ class Views:
 
         Anybody can sign samples of made-up nodes, so these must not crowd out the own domain's.
         """
-        idle = [key for key in self._samples if key not in self._active]
+        missed = {one.key for one in self._targets.values() if one.missed_at is not None}
+        idle = [key for key in self._samples if key not in self._active and key not in missed]
         far = [key for key in idle if key not in self._near]
         near_count = sum(key in self._near for key in self._samples)
         return far if far and near_count <= MAX_PASSIVE // 2 else idle
@@ -196,7 +202,7 @@ class Views:
         """Choose addresses to dial now, static and near ones first; each is to be reported back.
 
         While fewer than half of the active view are near, near ones are dialled even where no
-        place is free: who comes to many takes that of another.
+        place is free: who comes to many takes that of another. Missed ones always are.
         """
         ready = [
             target
@@ -210,7 +216,7 @@ class Views:
         chosen: list[_Target] = []
         for target in ready:
             near = self._is_near(target)
-            if free <= 0 and not (near and lacking > 0):
+            if free <= 0 and not (near and lacking > 0) and target.missed_at is None:
                 continue
             if not (near or target.static or self._dials.take(now=now)):
                 continue
@@ -241,9 +247,10 @@ class Views:
         """Say when some address is next worth dialling; None if none is, or no place is free."""
         waiting = filter(self._is_open, self._targets.values())
         if self._free() <= 0:
-            if self._lacking_near() <= 0:
-                return None
-            waiting = filter(self._is_near, waiting)
+            near_too = self._lacking_near() > 0
+            waiting = filter(
+                lambda one: one.missed_at is not None or (near_too and self._is_near(one)), waiting
+            )
         return min((target.retry_at for target in waiting), default=None)
 
     def on_identified(self, address: str, key: PublicKey) -> None:
@@ -268,8 +275,11 @@ class Views:
         target.failures = 0 if worked else target.failures + 1
         longest_s = min(_LAST_RETRY_S, _FIRST_RETRY_S * 2**target.failures)
         target.retry_at = now + longest_s * chance
+        if target.missed_at is not None and now - target.missed_at > MISSED_S:
+            target.missed_at = None
         known = target.static or target.candidate or target.key in self._samples
-        if target.failures >= (_MAX_FAILURES if known else 1) and not target.static:
+        kept = target.static or target.missed_at is not None
+        if target.failures >= (_MAX_FAILURES if known else 1) and not kept:
             del self._targets[address]
             if target.key is not None and not target.candidate:
                 self._samples.pop(target.key, None)
@@ -279,16 +289,29 @@ class Views:
     def on_up(self, key: PublicKey, *, near: bool) -> None:
         """A stream to ``key`` is live; ``near`` if the own domain admits it by itself."""
         self._active[key] = None
+        for target in self._targets.values():
+            if target.key == key:
+                target.missed_at = None
         configured = any(one.configured and one.key == key for one in self._targets.values())
         self._mark(key, near=near or configured)
 
-    def on_down(self, key: PublicKey, *, now: float) -> None:
-        """No stream to ``key`` is live any more."""
+    def on_down(self, key: PublicKey, *, now: float, silent: bool = False) -> None:
+        """No stream to ``key`` is live any more; ``silent`` if nobody ended it."""
         self._active.pop(key, None)
+        if silent:
+            self._miss(key, now=now)
         self._left = {one: at for one, at in self._left.items() if at + NEW_AFTER_S > now}
         self._left[key] = now
         known = {target.key for target in self._targets.values()}
         self._near &= self._active.keys() | self._samples.keys() | {one for one in known if one}
+
+    def _miss(self, key: PublicKey, *, now: float) -> None:
+        for target in self._targets.values():
+            if target.key == key:
+                target.missed_at = now
+        missed = [one for one in self._targets.values() if one.missed_at is not None]
+        for target in sorted(missed, key=lambda one: -(one.missed_at or 0.0))[MAX_MISSED:]:
+            target.missed_at = None
 
     def is_new(self, key: PublicKey, *, now: float) -> bool:
         """Say whether a node has had no stream here lately."""

@@ -172,11 +172,21 @@ class _End:
         if self._wires.reaches(self._here, self._there) and not self.other.broken:
             self.other._inbox.put_nowait(frame)
 
+    def finish(self) -> None:
+        """End the stream in order: what was written before still arrives."""
+        self._end()
+        loop = asyncio.get_running_loop()
+        loop.call_at(max(self._free_at, loop.time()), self.other._end)
+
+    def _end(self) -> None:
+        if not self.broken:
+            self.broken = True
+            self._inbox.put_nowait(None)
+
     def break_off(self) -> None:
-        for end in (self, self.other):
-            if not end.broken:
-                end.broken = True
-                end._inbox.put_nowait(None)
+        """Break the stream at both ends at once."""
+        self._end()
+        self.other._end()
 
 
 # Introduction and ticks: who says nothing else takes part and is of no use.
@@ -217,13 +227,13 @@ class Wire:
         try:
             yield here
         finally:
-            here.break_off()
+            here.finish()
 
     async def _serve(self, host: _Host, end: _End) -> None:
         try:
             await host.serve(end, end.host)
         finally:
-            end.break_off()
+            end.finish()
 
     @asynccontextmanager
     async def hinting(self, address: str) -> AsyncIterator[Hinted]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -125,11 +125,16 @@ class Swarm:
         seed: int,
         only_dial: Container[int] = (),
         places: int = 10,
+        known: Sequence[int] = (),
     ) -> None:
-        """Make the nodes; those in ``only_dial`` listen nowhere, as behind NAT."""
+        """Make the nodes; those in ``only_dial`` listen nowhere, as behind NAT.
+
+        All begin with the addresses of those in ``known``; with none, of three by chance.
+        """
         self.wires = wires
         self._only_dial = only_dial
         self._places = places
+        self._known = known
         self.rng = random.Random(f"swarm {seed}")
         self.domain = Domain.make(now=START - 60)
         self.keys = [make_key(f"node {number}") for number in range(size)]
@@ -143,7 +148,7 @@ class Swarm:
 
     def _make(self, number: int, seed: int, admission: Doorkeeper) -> GossipNode:
         address = address_of(number)
-        known = self.rng.sample(range(len(self.keys)), min(3, len(self.keys)))
+        known = self._known or self.rng.sample(range(len(self.keys)), min(3, len(self.keys)))
         return GossipNode(
             key=self.keys[number],
             admission=admission,
