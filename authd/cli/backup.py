@@ -27,7 +27,8 @@ from authd.store.sqlite import ALONE, RESTORED, SqliteStore
 
 _DATABASE: Final = "authd.db"
 _STATE_DIR: Final = re.compile(r"^state_dir *=.*$", re.MULTILINE)
-_FILES: Final = ("node.json", "authd.toml", "keys", "subjects", "tls", "outbox")
+_NODE: Final = "node.json"
+_FILES: Final = (_NODE, "authd.toml", "keys", "subjects", "tls", "outbox")
 
 
 @app.command("backup")
@@ -76,9 +77,8 @@ def restore(
     try:
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
         target.chmod(0o700)
-        _read(source, target)
+        _read(source, target, alone=alone)
         _move(target / "authd.toml", target)
-        _mark(target / _DATABASE, alone=alone)
     except BaseException:
         # Half a restore must not be taken for a daemon's state.
         for path in target.iterdir() if target.exists() else ():
@@ -104,7 +104,7 @@ def restore(
     )
 
 
-def _read(source: Path, target: Path) -> None:
+def _read(source: Path, target: Path, *, alone: bool) -> None:
     try:
         with tarfile.open(source, mode="r:gz") as archive:
             members = archive.getmembers()
@@ -112,14 +112,19 @@ def _read(source: Path, target: Path) -> None:
                 top = one.name.partition("/")[0]
                 if top not in {*_FILES, _DATABASE} or not (one.isfile() or one.isdir()):
                     raise StoreError(f"`{source}` is no backup of authd: it holds `{one.name}`")
+            if not {_DATABASE, _NODE} <= {one.name for one in members if one.isfile()}:
+                raise StoreError(f"`{source}` is no backup of authd: it holds no state")
             # The filter keeps every member below the target, and its mode within reason.
-            archive.extractall(target, members=members, filter="data")
+            archive.extractall(
+                target, members=[one for one in members if one.name != _NODE], filter="data"
+            )
+            _mark(target / _DATABASE, alone=alone)
+            # Nothing runs without it: a power cut before leaves no copy that does not say so.
+            archive.extract(_NODE, target, filter="data")
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise StoreError(f"`{source}` is no backup of authd, or damaged: {error}") from error
     except OSError as error:
         raise StoreError(f"cannot read `{source}`: {error.strerror or error}") from error
-    if not (target / _DATABASE).exists() or not (target / "node.json").exists():
-        raise StoreError(f"`{source}` is no backup of authd: it holds no state")
 
 
 def _move(config: Path, target: Path) -> None:

@@ -1,5 +1,8 @@
 """``authd revoke`` and ``authd revocations``: take a key or a grant out, everywhere."""
 
+import json
+import shlex
+import string
 import time
 from typing import Annotated, Any, Final
 
@@ -17,11 +20,12 @@ from authd.core.topics import POWER_REVOKE, has_power
 from authd.errors import AuthdError, ConfigError, FormatError
 from authd.service.issuing import Bundle
 from authd.service.ports import Item
-from authd.service.renewal import same_rights
+from authd.service.renewal import same_rights, successors
 from authd.store.keystore import AUTHORITY, NODE, Subject
 from authd.store.sqlite import SqliteStore
 
 _POLL_S: Final = 0.1
+_AS_IS: Final = frozenset(f"{string.ascii_letters}{string.digits}/".encode())
 
 
 @app.command("revoke")
@@ -66,7 +70,10 @@ def revocations(state: StateOption = None, as_json: JsonOption = False) -> None:
         for one in answer["revocations"]
     ]
     header = ["ID", "KIND", "TARGET", "STATE", "REASON"]
-    context.output.result(answer, table(header, rows) if rows else ["no revocations"])
+    lines = table(header, rows) if rows else ["no revocations"]
+    for one in answer["revocations"]:
+        lines += _retained_lines(one, f"{one['kind']} {one['target']}: ")
+    context.output.result(answer, lines)
 
 
 # --- signing --------------------------------------------------------------------------------
@@ -98,7 +105,15 @@ def _sign_grants(context: Context, target: bytes, reason: str) -> list[Revoke]:
         and one.expires_at > now
         and same_rights(one, named)
     ]
-    return [_sign_by_issuer(context, one, reason) for one in (target, *others)]
+    targets = dict.fromkeys((target, *others))
+    if context.keystore.has(AUTHORITY) and named is not None:
+        # Another host may have renewed it and nobody here have heard of that yet.
+        key = context.keystore.load(AUTHORITY)
+        for one in held if key.public == named.issuer else ():
+            if one.statement_id in targets:
+                renewed = successors(key, one, now=now)
+                targets.update(dict.fromkeys(item.statement_id for item in renewed))
+    return [_sign_by_issuer(context, one, reason) for one in targets]
 
 
 def _grants(context: Context) -> list[Grant]:
@@ -173,4 +188,41 @@ def _lines(answer: dict[str, Any]) -> list[str]:
         sentence,
         "sessions cut by this daemon:" if cut else "no session of it was live at this daemon",
         *cut,
+        *_retained_lines(answer, ""),
     ]
+
+
+# --- what stays behind ----------------------------------------------------------------------
+
+
+def _retained_lines(answer: dict[str, Any], title: str) -> list[str]:
+    """Say which retained messages may still be delivered, and how each is cleared."""
+    left, more = answer.get("retained", ()), answer.get("retained_more", 0)
+    if not left and not more:
+        return []
+    return [
+        f"{title}retained messages may be left, for whoever subscribes; clear with",
+        *(f"  {_shown(one)}: {clearing(one['topic'])}" for one in left),
+        *([f"  and at least {more} more that are not named"] if more else []),
+    ]
+
+
+def _shown(left: dict[str, str]) -> str:
+    """Write down who left what: as JSON writes it, because the client chose the names."""
+    client_id, topic = (
+        json.dumps(left[name]).replace("\x7f", "\\u007f") for name in ("client_id", "topic")
+    )
+    return f"{left['broker']}: {client_id} left {topic}"
+
+
+def clearing(topic: str) -> str:
+    """Write the command that clears a topic, for any POSIX shell, in printable ASCII alone.
+
+    Args:
+        topic: Untrusted; a topic name, so it does not end with a line feed.
+    """
+    if topic.isascii() and topic.isprintable():
+        return f"mosquitto_pub -r -n -t {shlex.quote(topic)}"
+    # `%b` and not the format: some shells look for `%` only after they have read the escapes.
+    written = "".join(chr(byte) if byte in _AS_IS else f"\\0{byte:03o}" for byte in topic.encode())
+    return f'mosquitto_pub -r -n -t "$(printf %b {shlex.quote(written)})"'

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from authd.core import limits
 from authd.core.encoding import encode_base64url
-from authd.core.grants import Grant, Subject
+from authd.core.grants import DomainSubject, Grant, Subject
 from authd.core.identity import DomainId, PublicKey, key_id_text
 from authd.core.policy import Policy
 from authd.core.roots import Authority, Root, lives_too_long
@@ -97,6 +97,14 @@ class Formation:
                 ReasonCode.REVOKED,
                 f"all below {issuer} is taken for revoked: it overflowed its quota",
             )
+        elif isinstance(subject, DomainSubject) and subject.domain in self.state.fallen:
+            self.fail(
+                ReasonCode.REVOKED,
+                f"all below domain `{encode_base64url(subject.domain)}` is taken for revoked: it"
+                " overflowed its quota",
+            )
+        elif grant.depth and self.state.is_pushed_out(grant):
+            self.fail(ReasonCode.UNTRUSTED, f"a grant by {issuer} is pushed out by newer ones")
         elif revoked is not None:
             self.fail(ReasonCode.REVOKED, f"a grant by {issuer} is revoked{why(revoked.reason)}")
         elif grant.issued_at > self.now + limits.MAX_ISSUED_AHEAD_S:

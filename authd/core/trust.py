@@ -17,7 +17,7 @@ Which revocation counts for what:
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -48,32 +48,43 @@ class TrustState:
         roots: Newest root by domain.
         root_keys: By domain, every key that was ever a root key of it here; a grant signed by one
             is void on paths of that domain.
+        root_entries: By domain, every key that was ever an authority of it here.
         grants: By subject id, in the order (issuer, newest first); as bytes, parsed when asked for.
         delegates: By issuer, the ids of the subjects that hold a grant of depth from it.
         revocations: By statement id.
         by_target: Revocations by what they name: 16 bytes a grant, 32 a key.
         issued: By issuer, how many grants are held.
         charges: By the key they are charged to (`charged_key`), how many revocations are held.
-        fallen: Keys whose branch overflowed a quota (`core.quotas`): nothing that stands on them
-            counts.
+        deputed: By a revoker's grant that was not taken back: the authority, the revoker, and how
+            many revocations of the one are charged to the other.
+        fallen: Keys and domains whose branch overflowed a quota (`core.quotas`): nothing that
+            stands on them counts.
+        flooded: Those of them that hold too many revocations.
     """
 
     roots: Map[DomainId, Root] = field(default_factory=Map)
     root_keys: Map[DomainId, frozenset[PublicKey]] = field(default_factory=Map)
+    root_entries: Map[DomainId, frozenset[PublicKey]] = field(default_factory=Map)
     grants: Map[bytes, tuple[HeldGrant, ...]] = field(default_factory=Map)
     delegates: Map[PublicKey, tuple[bytes, ...]] = field(default_factory=Map)
     revocations: Map[StatementId, Revoke] = field(default_factory=Map)
     by_target: Map[bytes, tuple[Revoke, ...]] = field(default_factory=Map)
     issued: Map[PublicKey, int] = field(default_factory=Map)
     charges: Map[PublicKey, int] = field(default_factory=Map)
-    fallen: frozenset[PublicKey] = frozenset()
+    deputed: Map[StatementId, tuple[PublicKey, PublicKey, int]] = field(default_factory=Map)
+    fallen: frozenset[bytes] = frozenset()
+    flooded: frozenset[bytes] = frozenset()
 
     def apply_grant(self, grant: Grant) -> "TrustState":
         """Return the state with a grant in it."""
         return self.apply_grants([grant])
 
     def apply_grants(self, grants: Iterable[Grant]) -> "TrustState":
-        """Return the state with grants in it; of one issuer and subject the newest four stay."""
+        """Return the state with grants in it; of one issuer and subject the newest four stay.
+
+        The newest of depth stays too, though it counts no more: it says who vouched for whom, and
+        what was signed on the strength of it stays charged.
+        """
         return self.take_grants(grants)[0]
 
     def take_grants(self, grants: Iterable[Grant]) -> tuple["TrustState", tuple[Grant, ...]]:
@@ -86,46 +97,52 @@ class TrustState:
     def has_newer(self, grant: Grant) -> bool:
         """Say whether a grant would not count: as many newer ones are held as may."""
         held = self.grants_between(grant.issuer, subject_id(grant.subject))
-        full = len(held) == limits.MAX_GRANTS_PER_PAIR
-        return full and _grant_order(held[-1]) < _grant_order(grant)
+        return all(one.statement_id != grant.statement_id for one in _newest(list(held), grant))
+
+    def is_pushed_out(self, grant: Grant) -> bool:
+        """Say whether a grant that is held counts no more: as many newer ones are as may."""
+        held = self.grants_between(grant.issuer, subject_id(grant.subject))
+        return grant in held[limits.MAX_GRANTS_PER_PAIR :]
 
     def without_ended(
-        self, subjects: Iterable[bytes], *, before: int
+        self,
+        subjects: Iterable[bytes],
+        *,
+        before: int,
+        keep: Callable[[Grant], bool] = lambda _: False,
     ) -> tuple["TrustState", tuple[Grant, ...]]:
         """Return the state without the grants to ``subjects`` that ended before a time, and those.
 
         Args:
             subjects: Key ids and domain ids.
             before: Seconds since the Unix epoch.
+            keep: Says which of them stay all the same.
         """
         changes = _GrantChanges(self)
         for subject in subjects:
-            changes.drop_ended(subject, before)
+            changes.drop_ended(subject, lambda one: one.expires_at < before and not keep(one))
         return changes.finish(), tuple(changes.gone)
 
     def apply_revocations(self, revocations: Iterable[Revoke]) -> "TrustState":
         """Return the state with revocations in it; they are never taken out."""
-        by_id, by_target = self.revocations.mutate(), self.by_target.mutate()
-        charges = self.charges.mutate()
+        changes = _RevocationChanges(self)
         for revoke in revocations:
-            if revoke.statement_id in by_id:
-                continue
-            by_id[revoke.statement_id] = revoke
-            held = (*by_target.get(revoke.target, ()), revoke)
-            by_target[revoke.target] = tuple(sorted(held, key=lambda one: one.statement_id))
-            key = charged_key(revoke)
-            if key is not None:
-                charges[key] = charges.get(key, 0) + 1
-        return replace(
-            self,
-            revocations=by_id.finish(),
-            by_target=by_target.finish(),
-            charges=charges.finish(),
-        )
+            changes.add(revoke)
+        return changes.finish()
 
-    def with_fallen(self, fallen: frozenset[PublicKey]) -> "TrustState":
-        """Return the state with other branches treated as revoked whole."""
-        return self if fallen == self.fallen else replace(self, fallen=fallen)
+    def with_fallen(
+        self, fallen: frozenset[bytes], flooded: frozenset[bytes] | None = None
+    ) -> "TrustState":
+        """Return the state with other branches treated as revoked whole.
+
+        Args:
+            fallen: All of them.
+            flooded: Those that hold too many revocations; all if it is not said.
+        """
+        flooded = fallen if flooded is None else flooded
+        if (fallen, flooded) == (self.fallen, self.flooded):
+            return self
+        return replace(self, fallen=fallen, flooded=flooded)
 
     def apply_root(self, root: Root) -> "TrustState":
         """Return the state with a root in the place of its predecessor.
@@ -141,10 +158,14 @@ class TrustState:
                 raise EquivocationError(f"two valid roots of version {root.version}")
             raise StaleRecordError(f"root version {root.version} where {held.version} is held")
         root_keys = self.root_keys_of(root.domain) | set(root.root_keys)
+        entries = self.root_entries.get(root.domain, frozenset()) | {
+            one.key for one in root.authorities
+        }
         return replace(
             self,
             roots=self.roots.set(root.domain, root),
             root_keys=self.root_keys.set(root.domain, root_keys),
+            root_entries=self.root_entries.set(root.domain, entries),
         )
 
     def root_keys_of(self, domain: DomainId) -> frozenset[PublicKey]:
@@ -182,6 +203,10 @@ class TrustState:
             if authority is not None:
                 yield root, authority
 
+    def domains_with(self, key: PublicKey) -> Iterable[DomainId]:
+        """Find the domains that a key is, or ever was, an authority of here, ascending."""
+        return (domain for domain in sorted(self.roots) if key in self.root_entries[domain])
+
     def holds_grant(self, grant: Grant) -> bool:
         """Say whether exactly this grant is held."""
         return any(
@@ -217,23 +242,94 @@ class TrustState:
         grant = revoke.revoker_grant
         if grant is None or grant.issuer != authority.key:
             return False
-        taken_back = any(
-            one.issuer == authority.key for one in self.by_target.get(grant.statement_id, ())
-        )
-        return has_power(grant.scope, POWER_REVOKE) and not taken_back
+        return has_power(grant.scope, POWER_REVOKE) and not self._is_taken_back(grant)
+
+    def _is_taken_back(self, grant: Grant) -> bool:
+        held = self.by_target.get(grant.statement_id, ())
+        return any(one.issuer == grant.issuer for one in held)
+
+    def charged_key(self, revoke: Revoke) -> PublicKey | None:
+        """Return whom a revocation is charged to; None for a key's revocation of itself.
+
+        A revoker acts for the authority that named it, so that authority answers for it, until it
+        takes that back.
+        """
+        if revoke.target == revoke.issuer:
+            return None
+        grant = _power_of(revoke)
+        if grant is not None and not self._is_taken_back(grant):
+            return grant.issuer
+        return revoke.issuer
 
 
-def charged_key(revoke: Revoke) -> PublicKey | None:
-    """Return whom a revocation is charged to; None for a key's revocation of itself.
-
-    A revoker acts for the authority that named it, so that authority answers for it.
-    """
-    if revoke.target == revoke.issuer:
-        return None
+def _power_of(revoke: Revoke) -> Grant | None:
+    """Return the grant that makes a signer a revoker, whether it was taken back or not."""
     grant = revoke.revoker_grant
-    if grant is not None and has_power(grant.scope, POWER_REVOKE):
-        return grant.issuer
-    return revoke.issuer
+    return grant if grant is not None and has_power(grant.scope, POWER_REVOKE) else None
+
+
+class _RevocationChanges:
+    """Changes to the revocations of a state, put together before a new state is made of them."""
+
+    def __init__(self, state: TrustState) -> None:
+        self._state = state
+        self._by_id = state.revocations.mutate()
+        self._by_target = state.by_target.mutate()
+        self._charges = state.charges.mutate()
+        self._deputed = state.deputed.mutate()
+
+    def add(self, revoke: Revoke) -> None:
+        if revoke.statement_id in self._by_id:
+            return
+        self._by_id[revoke.statement_id] = revoke
+        held = self._by_target.get(revoke.target, ())
+        place = bisect_left(held, revoke.statement_id, key=_id_of)
+        self._by_target[revoke.target] = (*held[:place], revoke, *held[place:])
+        self._charge(revoke)
+        self._take_back(revoke)
+
+    def _charge(self, revoke: Revoke) -> None:
+        grant = _power_of(revoke)
+        if revoke.target == revoke.issuer:
+            return
+        if grant is None or self._is_taken_back(grant):
+            self._count(revoke.issuer, 1)
+            return
+        self._count(grant.issuer, 1)
+        known = self._deputed.get(grant.statement_id)
+        count = known[2] if known else 0
+        self._deputed[grant.statement_id] = grant.issuer, revoke.issuer, count + 1
+
+    def _is_taken_back(self, grant: Grant) -> bool:
+        held = self._by_target.get(grant.statement_id, ())
+        return any(one.issuer == grant.issuer for one in held)
+
+    def _take_back(self, revoke: Revoke) -> None:
+        """Let a revoker answer for what it signed, if this takes back its grant."""
+        grant_id = StatementId(revoke.target)
+        found = self._deputed.get(grant_id)
+        if found is None or revoke.issuer != found[0]:
+            return
+        authority, revoker, count = found
+        del self._deputed[grant_id]
+        self._count(authority, -count)
+        self._count(revoker, count)
+
+    def _count(self, key: PublicKey, count: int) -> None:
+        counted = self._charges.get(key, 0) + count
+        if counted:
+            self._charges[key] = counted
+        else:
+            del self._charges[key]
+
+    def finish(self) -> TrustState:
+        return replace(
+            self._state,
+            revocations=self._by_id.finish(),
+            by_target=self._by_target.finish(),
+            charges=self._charges.finish(),
+            deputed=self._deputed.finish(),
+        )
 
 
 class _GrantChanges:
@@ -253,17 +349,18 @@ class _GrantChanges:
         start, end = _span(held, grant.issuer)
         before = [recall_grant(one) for one in held[start:end]]
         after = _newest(before, grant)
-        if len(before) == limits.MAX_GRANTS_PER_PAIR and after is not before:
+        if len(before) >= limits.MAX_GRANTS_PER_PAIR and after is not before:
             self.gone += [one for one in (*before, grant) if one not in after]
         self._grants[subject] = (*held[:start], *map(_held, after), *held[end:])
         self._note(grant.issuer, subject, before, after)
 
-    def drop_ended(self, subject: bytes, before_time: int) -> None:
+    def drop_ended(self, subject: bytes, is_over: Callable[[Grant], bool]) -> None:
         grants = [recall_grant(one) for one in self._grants.get(subject, ())]
-        kept = [one for one in grants if one.expires_at >= before_time]
-        if len(kept) == len(grants):
+        over = [one for one in grants if is_over(one)]
+        if not over:
             return
-        self.gone += [one for one in grants if one.expires_at < before_time]
+        kept = [one for one in grants if one not in over]
+        self.gone += over
         if kept:
             self._grants[subject] = tuple(map(_held, kept))
         else:
@@ -307,6 +404,10 @@ def _span(held: tuple[HeldGrant, ...], issuer: PublicKey) -> tuple[int, int]:
     return start, bisect_right(held, issuer, lo=start, key=_issuer_of)
 
 
+def _id_of(revoke: Revoke) -> StatementId:
+    return revoke.statement_id
+
+
 def _issuer_of(held: HeldGrant) -> PublicKey:
     return recall_grant(held).issuer
 
@@ -319,7 +420,11 @@ def _newest(held: list[Grant], grant: Grant) -> list[Grant]:
     """Add to the grants of one issuer to one subject; the first bytes of a statement stay."""
     if any(one.statement_id == grant.statement_id for one in held):
         return held
-    return sorted((*held, grant), key=_grant_order)[: limits.MAX_GRANTS_PER_PAIR]
+    ordered = sorted((*held, grant), key=_grant_order)
+    newest = ordered[: limits.MAX_GRANTS_PER_PAIR]
+    if not _delegate(newest):
+        newest += [one for one in ordered[len(newest) :] if one.depth][:1]
+    return newest
 
 
 def _delegate(grants: list[Grant]) -> bool:

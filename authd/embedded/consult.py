@@ -27,6 +27,11 @@ SILENCE_TIMEOUT_S: Final = 12.0
 ENFORCES: Final = ("rights", "lease", "kick", "will")
 # As in the contract.
 MAX_REPORTS: Final = 500
+# The daemon takes requests of at most 64 KiB; one that is longer would be sent again for ever.
+MAX_REPORTS_BYTES: Final = 60_000
+# Tags, lengths and numbers of a report, and the tag and length of each text in it.
+_REPORT_BYTES: Final = 24
+_TEXT_BYTES: Final = 4
 # A snapshot of ten thousand sessions with eight rights each.
 MAX_MESSAGE_BYTES: Final = 16 * 1_024 * 1_024
 
@@ -119,11 +124,27 @@ class What(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """One thing to tell the daemon about a session."""
+    """One thing to tell the daemon about a session.
+
+    Attributes:
+        session_id: The daemon's name for it.
+        client_id: Whose it is.
+        what: What became of it.
+        retained: Topics on which it left a retained message that is still kept, newest last.
+        retained_more: How many more there are.
+    """
 
     session_id: str
     client_id: str
     what: What
+    retained: tuple[str, ...] = ()
+    retained_more: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """How long it is on its way, at most."""
+        texts = (self.session_id, self.client_id, *self.retained)
+        return _REPORT_BYTES + sum(len(text.encode()) + _TEXT_BYTES for text in texts)
 
 
 class DeciderClient:
@@ -246,6 +267,8 @@ class DeciderClient:
                     session_id=report.session_id,
                     client_id=report.client_id,
                     what=report.what.value,
+                    retained=report.retained,
+                    retained_more=report.retained_more,
                 )
                 for report in reports
             ],

@@ -21,6 +21,7 @@ from amqtt.session import ApplicationMessage, Session
 from authd.core import topics
 from authd.embedded.admissions import Admissions
 from authd.embedded.messages import Will
+from authd.embedded.retained import Owner, RetainedTopics
 
 _log = structlog.get_logger(__name__)
 
@@ -42,10 +43,14 @@ class Policy:
     Attributes:
         admissions: The table of the gate.
         wills: Client id → the will it may leave behind; no entry, no will.
+        owners: Client id → the key whose client has, or had last, its place in amqtt.
+        retained: Who published what is retained.
     """
 
     admissions: Admissions
     wills: dict[str, Will] = field(default_factory=dict)
+    owners: dict[str, str] = field(default_factory=dict)
+    retained: RetainedTopics = field(default_factory=RetainedTopics)
 
     def allows(self, client_id: str, topic: str, action: Action) -> bool:
         """Answer one question of amqtt's from memory."""
@@ -165,6 +170,16 @@ class CheckedBroker(Broker):
             _log.warning("retained_message_dropped", limit=MAX_RETAINED)
             return
         await super().retain_message(source_session, topic_name, data, qos)
+        if topic_name is not None:
+            self._policy.retained.forget(topic_name)
+            owner = self._owner(source_session)
+            if owner is not None and topic_name in self._retained_messages:
+                self._policy.retained.note(topic_name, owner)
+
+    def _owner(self, session: Session | None) -> Owner | None:
+        client_id = None if session is None else session.client_id
+        key_id = None if client_id is None else self._policy.owners.get(client_id)
+        return None if client_id is None or key_id is None else (client_id, key_id)
 
     def _filters_of(self, session: Session) -> list[str]:
         return [

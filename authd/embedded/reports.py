@@ -6,7 +6,7 @@ from typing import Final
 
 import structlog
 
-from authd.embedded.consult import MAX_REPORTS, DeciderClient, Report
+from authd.embedded.consult import MAX_REPORTS, MAX_REPORTS_BYTES, DeciderClient, Report
 from authd.errors import NoResponseError
 
 _log = structlog.get_logger(__name__)
@@ -41,11 +41,21 @@ class Reports:
 
     async def run(self) -> None:
         """Send until cancelled."""
+        following: Report | None = None
         while True:
-            batch = [await self._queue.get()]
-            while len(batch) < MAX_REPORTS and not self._queue.empty():
-                batch.append(self._queue.get_nowait())
+            batch, following = self._fill(following or await self._queue.get())
             await self._send(batch)
+
+    def _fill(self, first: Report) -> tuple[list[Report], Report | None]:
+        """Collect what fits into one request, and what was taken for it but did not fit."""
+        batch, room = [first], MAX_REPORTS_BYTES - first.size_bytes
+        while len(batch) < MAX_REPORTS and not self._queue.empty():
+            report = self._queue.get_nowait()
+            room -= report.size_bytes
+            if room < 0:
+                return batch, report
+            batch.append(report)
+        return batch, None
 
     async def _send(self, batch: list[Report]) -> None:
         while True:

@@ -16,6 +16,7 @@ from authd.embedded.consult import Changed, Cut, Event, Leases, Report, Snapshot
 from authd.embedded.contain import contained
 from authd.embedded.engine import CheckedBroker, Policy
 from authd.embedded.messages import Will
+from authd.embedded.retained import Owner
 from authd.errors import ConflictError, ReasonCode
 
 _log = structlog.get_logger(__name__)
@@ -79,7 +80,6 @@ class Sessions:
         self._group = group
         self._report = report
         self._connections: dict[str, Connection] = {}
-        self._owners: dict[str, str] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._questions: set[Question] = set()
         self._stream = 0
@@ -151,9 +151,9 @@ class Sessions:
     async def prepare(self, connection: Connection, will: Will | None) -> bool:
         """Make the place ready for amqtt; say whether the connection may still have it."""
         client_id = connection.client_id
-        if self._owners.get(client_id, connection.key_id) != connection.key_id:
+        if self._policy.owners.get(client_id, connection.key_id) != connection.key_id:
             await self._engine.forget(client_id)
-        self._owners[client_id] = connection.key_id
+        self._policy.owners[client_id] = connection.key_id
         self._engine.prune(client_id)
         if not self._policy.keep_will(client_id, will) and will is not None:
             _log.info("will_refused", client_id=client_id, topic=will.topic)
@@ -173,7 +173,8 @@ class Sessions:
     async def release(self, connection: Connection) -> None:
         """Clean up after a connection that has ended; keeps durable state that may go on."""
         client_id = connection.client_id
-        self._tell(client_id, connection.session_id, What.OFFLINE)
+        owner = client_id, connection.key_id
+        self._tell(client_id, connection.session_id, What.OFFLINE, owner)
         await self._engine.detach(client_id)
         if connection.clean:
             await self._engine.forget(client_id)
@@ -302,13 +303,25 @@ class Sessions:
                 what = What.KICK_FAILED
         elif self._admissions.get(held.client_id) is None:
             await self._forget(held.client_id)
-        self._tell(held.client_id, held.session_id, what)
+        self._tell(held.client_id, held.session_id, what, (held.client_id, held.key_id))
 
-    def _tell(self, client_id: str, session_id: str, what: What) -> None:
-        self._report(Report(session_id=session_id, client_id=client_id, what=what))
+    def _tell(
+        self, client_id: str, session_id: str, what: What, owner: Owner | None = None
+    ) -> None:
+        """Tell the daemon of a session; with an owner also what that one left behind."""
+        left, more = self._policy.retained.of(owner) if owner else ((), 0)
+        self._report(
+            Report(
+                session_id=session_id,
+                client_id=client_id,
+                what=what,
+                retained=left,
+                retained_more=more,
+            ),
+        )
 
     async def _forget(self, client_id: str) -> None:
         self._admissions.drop(client_id)
         self._disarm(client_id)
-        self._owners.pop(client_id, None)
+        self._policy.owners.pop(client_id, None)
         await self._engine.forget(client_id)

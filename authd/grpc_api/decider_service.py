@@ -20,6 +20,7 @@ from authd.grpc_api.convert import (
 )
 from authd.grpc_api.peers import BrokerNames, Context, identify
 from authd.proto_stubs import decider_pb2, decider_pb2_grpc
+from authd.service.leftovers import NOTHING, Retained, check_retained
 from authd.service.ports import DecisionPoint, SessionEvent
 
 # As on the broker socket.
@@ -33,7 +34,15 @@ class SessionDesk(Protocol):
         """Return a session as the broker socket's ``set`` event has it; None without one."""
         ...
 
-    def report(self, broker: str, *, client_id: str, session_id: str, what: str) -> None:
+    def report(
+        self,
+        broker: str,
+        *,
+        client_id: str,
+        session_id: str,
+        what: str,
+        retained: Retained = NOTHING,
+    ) -> None:
         """Take in what became of a session: ``what`` as on the broker socket."""
         ...
 
@@ -154,6 +163,7 @@ class Decider(decider_pb2_grpc.DeciderServicer):
                         client_id=report.client_id,
                         session_id=report.session_id,
                         what=WHATS[report.what],
+                        retained=check_retained(report.retained, report.retained_more),
                     )
         except AuthdError as error:
             await context.abort(_failure_status(error), str(error))

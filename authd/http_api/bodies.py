@@ -154,6 +154,32 @@ def text_member(body: dict[str, object], name: str, default: str | None = None) 
     return value
 
 
+def texts_member(body: dict[str, object], name: str) -> list[str]:
+    """Take an array of texts; empty if it is missing. What is in them is not looked at.
+
+    Raises:
+        FormatError: Of another type.
+    """
+    value = body.get(name, [])
+    if isinstance(value, list):
+        texts = [one for one in value if isinstance(one, str)]
+        if len(texts) == len(value):
+            return texts
+    raise FormatError(f"`{name}` is not an array of texts")
+
+
+def count_member(body: dict[str, object], name: str) -> int:
+    """Take a whole number of at least 0; 0 if it is missing.
+
+    Raises:
+        FormatError: Of another type, or negative.
+    """
+    value = body.get(name, 0)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise FormatError(f"`{name}` is not a whole number of at least 0")
+    return value
+
+
 def check_members(body: dict[str, object], allowed: frozenset[str]) -> None:
     """Refuse members that are not known.
 

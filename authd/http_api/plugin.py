@@ -17,7 +17,8 @@ from authd.core.decision import (
 )
 from authd.core.encoding import decode_base64url
 from authd.errors import FormatError, ReasonCode
-from authd.http_api.bodies import check_members, read_json, text_member
+from authd.http_api.bodies import check_members, count_member, read_json, text_member, texts_member
+from authd.service.leftovers import NOTHING, Retained, check_retained
 from authd.service.ports import DecisionPoint, HeldClient, SessionEvent
 
 _BOOT: Final = re.compile(r"[0-9a-f]{16}")
@@ -51,7 +52,15 @@ class SessionTable(Protocol):
         """Return the client ids that are to be dropped."""
         ...
 
-    def report(self, broker: str, *, client_id: str, session_id: str, what: str) -> None:
+    def report(
+        self,
+        broker: str,
+        *,
+        client_id: str,
+        session_id: str,
+        what: str,
+        retained: Retained = NOTHING,
+    ) -> None:
         """Take in what happened to a session."""
         ...
 
@@ -192,7 +201,13 @@ class Plugin:
         client_id, session_id = text_member(entry, "client_id"), text_member(entry, "session")
         what = text_member(entry, "what")
         if what != "readmitted":
-            self._table.report(broker, client_id=client_id, session_id=session_id, what=what)
+            self._table.report(
+                broker,
+                client_id=client_id,
+                session_id=session_id,
+                what=what,
+                retained=_retained(entry),
+            )
             return
         self._table.readmitted(
             broker,
@@ -248,6 +263,15 @@ def _presented(body: dict[str, object]) -> Presented | None:
 
 def _bytes_member(body: dict[str, object], name: str) -> bytes:
     return decode_base64url(text_member(body, name))
+
+
+def _retained(entry: dict[str, object]) -> Retained:
+    """Read what a session left behind; topics are a client's choice and never refused.
+
+    Raises:
+        FormatError: Not an array of texts, or not a count.
+    """
+    return check_retained(texts_member(entry, "retained"), count_member(entry, "retained_more"))
 
 
 def _entries(body: dict[str, object], name: str) -> list[dict[str, object]]:

@@ -673,19 +673,31 @@ class Report(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     CLIENT_ID_FIELD_NUMBER: _builtins.int
     WHAT_FIELD_NUMBER: _builtins.int
+    RETAINED_FIELD_NUMBER: _builtins.int
+    RETAINED_MORE_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     client_id: _builtins.str
     what: Global___What.ValueType
+    retained_more: _builtins.int
+    """how many there are beside those"""
+    @_builtins.property
+    def retained(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Topics on which the session left a retained message, newest last: at most 32, distinct, each at
+        most 256 bytes. Shown to the operator; nothing is decided by them.
+        """
+
     def __init__(
         self,
         *,
         session_id: _builtins.str = ...,
         client_id: _builtins.str = ...,
         what: Global___What.ValueType = ...,
+        retained: _abc.Iterable[_builtins.str] | None = ...,
+        retained_more: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "session_id", b"session_id", "what", b"what"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "retained", b"retained", "retained_more", b"retained_more", "session_id", b"session_id", "what", b"what"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

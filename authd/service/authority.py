@@ -10,12 +10,13 @@ would make it welcome waits in a small bounded buffer.
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 
 from authd.core import limits
 from authd.core.claims import Kind
 from authd.core.grants import Grant
-from authd.core.identity import DomainId, PublicKey, StatementId
+from authd.core.identity import DomainId, StatementId
 from authd.core.proofs import verify_stapled
 from authd.core.roots import Root
 from authd.core.statements import Broker, Heartbeat, Statement, verify
@@ -32,7 +33,7 @@ from authd.service.batch import Batch, Change
 from authd.service.knowledge import Knowledge
 from authd.service.ledger import Taken
 from authd.service.ports import Item
-from authd.service.waiting import Waiting
+from authd.service.waiting import MAX_WAITING, Waiting
 from authd.service.welcome import is_welcome
 
 __all__ = ["MAX_REPLICATED_GRANTS", "Authority", "Change"]
@@ -62,13 +63,42 @@ class Authority(Knowledge):
             StoreError: Nothing of the batch was applied, but for roots, which stand by themselves.
         """
         batch, fresh_before = Batch(), self.heartbeats.freshness()
-        for item in items:
-            self._take_or_count(item, source, batch)
-        self.refused += batch.refused
-        accepted = self._commit(batch, source, fresh_before=fresh_before)
+        try:
+            for item in items:
+                self._take_or_count(item, source, batch)
+            self.refused += batch.refused
+            accepted = self._commit(batch, source, fresh_before=fresh_before)
+        except StoreError:
+            self._note_unsaved(batch, source)
+            raise
         if self._look_again:
             accepted += self._retry_waiting()
         return accepted
+
+    def beat(self) -> list[Item]:
+        """Sign this daemon's own head if it is due; return what is to be gossiped.
+
+        Not while a revocation that others sent cannot be kept: a head says that all are known.
+        """
+        by_source: dict[str, list[Item]] = {}
+        self._heard = frozenset(self._unsaved)
+        while self._unsaved:
+            _, (item, source) = self._unsaved.popitem(last=False)
+            by_source.setdefault(source, []).append(item)
+        for source, items in by_source.items():
+            with suppress(StoreError):
+                self.receive(items, source=source)
+        self._heard = frozenset()
+        return [] if self._unsaved else super().beat()
+
+    def _note_unsaved(self, batch: Batch, source: str) -> None:
+        for revoke in batch.revocations:
+            if revoke.statement_id not in self.state.revocations:
+                item = Item(Kind.REVOKE, revoke.encoded)
+                self._unsaved[revoke.statement_id] = (item, source)
+        while len(self._unsaved) > MAX_WAITING:
+            # As many as that come again by repair; none is signed for while any waits.
+            self._unsaved.popitem(last=False)
 
     def submit(self, items: Iterable[Item]) -> list[StatementId]:
         """Take in statements of the local operator, all or nothing, with the reason of a refusal.
@@ -154,7 +184,8 @@ class Authority(Knowledge):
             self.quotas.surplus += 1
             self._declined.add(statement.statement_id, kind)
             return False
-        hasty = source == "gossip" and not self.heartbeats.lacks(statement.statement_id)
+        wanted = self.heartbeats.lacks(statement.statement_id)
+        hasty = source == "gossip" and not wanted and statement.statement_id not in self._heard
         if hasty and not self.quotas.may_speak(statement, self.state):
             # The next repair offers it again.
             self.quotas.limited += 1
@@ -163,7 +194,11 @@ class Authority(Knowledge):
 
     def _has_ended(self, statement: Statement) -> bool:
         kept_s = limits.GRANT_KEPT_S
-        return isinstance(statement, Grant) and statement.expires_at + kept_s <= self._clock.now()
+        return (
+            isinstance(statement, Grant)
+            and statement.expires_at + kept_s <= self._clock.now()
+            and not self.quotas.is_needed(statement, self.state)
+        )
 
     def _take_head(
         self,
@@ -244,7 +279,11 @@ class Authority(Knowledge):
         self._look_again = False
         accepted: list[StatementId] = []
         for source, batch in batches.items():
-            accepted += self._commit(batch, source, fresh_before=fresh_before)
+            try:
+                accepted += self._commit(batch, source, fresh_before=fresh_before)
+            except StoreError:
+                self._note_unsaved(batch, source)
+                raise
         return accepted
 
     def _welcome(self, statement: Statement, source: str, batch: Batch) -> bool:
@@ -264,14 +303,15 @@ class Authority(Knowledge):
         fresh_before: Freshness,
     ) -> list[StatementId]:
         rest = [pair for pair in batch.accepted if not isinstance(pair[0], Root)]
-        changed: frozenset[PublicKey] = frozenset()
+        changed: frozenset[bytes] = frozenset()
         if rest:
             self._save_batch(rest, source)
             self._apply([statement for statement, _ in rest], source)
             changed = self._judge()
         statements = [statement for statement, _ in batch.accepted]
         if statements:
-            self.heartbeats.advance(self.state)
+            new = [one.statement_id for one in batch.revocations]
+            self.heartbeats.advance(self.state, new)
             self._look_again |= any(not isinstance(one, Heartbeat) for one in statements)
         change = Change(
             grants=batch.grants,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from authd.core.grants import Grant
-from authd.core.identity import PublicKey, StatementId
+from authd.core.identity import StatementId
 from authd.core.roots import Root
 from authd.core.statements import Broker, Revoke, Statement
 from authd.service.ledger import Taken
@@ -19,7 +19,8 @@ class Change:
         freshness: Whether some domain is fresh until another time than before.
         roots: Whether a root is new.
         brokers: Announcements that are new.
-        fallen: Keys whose branch is treated as revoked whole since, or no more.
+        fallen: Keys whose branch is treated as revoked whole since, or no more, and the grants to
+            such domains.
     """
 
     grants: tuple[Grant, ...] = ()
@@ -27,7 +28,7 @@ class Change:
     freshness: bool = False
     roots: bool = False
     brokers: tuple[Broker, ...] = ()
-    fallen: frozenset[PublicKey] = frozenset()
+    fallen: frozenset[bytes] = frozenset()
 
 
 @dataclass(slots=True)

@@ -33,12 +33,24 @@ class Ends:
         if day is None or (day + 1) * _DAY_S > before:
             return []
         held = self._days[day]
-        taken, left = held[: most * ID_BYTES], held[most * ID_BYTES :]
-        if left:
-            self._days[day] = left
-        else:
+        taken = held[-most * ID_BYTES :]
+        del held[-most * ID_BYTES :]
+        if not held:
             del self._days[day]
         return list(_split(taken))
+
+    def remove(self, grant: Grant) -> None:
+        """Take out a grant that is forgotten before it ends, as newer ones make it."""
+        day, name = grant.expires_at // _DAY_S, subject_id(grant.subject)
+        held = self._days.get(day, bytearray())
+        place = held.find(name)
+        while place >= 0 and place % ID_BYTES:
+            place = held.find(name, place + 1)
+        if place >= 0:
+            held[place : place + ID_BYTES] = held[-ID_BYTES:]
+            del held[-ID_BYTES:]
+        if not held:
+            self._days.pop(day, None)
 
     def until(self, end: int) -> Iterator[bytes]:
         """Yield the subjects of grants that end up to the day of ``end``; days may change."""

@@ -21,6 +21,7 @@ from authd.service.authority import Authority
 from authd.service.batch import Change
 from authd.service.brokers import Brokers
 from authd.service.evictions import Evictions
+from authd.service.leftovers import NOTHING, Retained
 from authd.service.ports import Clock, HeldClient, SessionEvent
 from authd.service.reconnects import Reconnects
 from authd.service.sessions import BEGIN_S, Session, Sessions
@@ -389,8 +390,17 @@ class Enforcement:
                 session.began = True
         return drop
 
-    def report(self, broker: str, *, client_id: str, session_id: str, what: str) -> None:
+    def report(
+        self,
+        broker: str,
+        *,
+        client_id: str,
+        session_id: str,
+        what: str,
+        retained: Retained = NOTHING,
+    ) -> None:
         """Take in what an enforcement point says of a session; only ids known here count."""
+        self._sessions.note_retained(broker, session_id, retained)
         if what in ("kicked", "cut_offline", "not_found", "kick_failed"):
             self._sessions.confirm_cut(broker=broker, client_id=client_id, outcome=what)
             return

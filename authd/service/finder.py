@@ -15,6 +15,7 @@ from authd.core import limits
 from authd.core.claims import Kind
 from authd.core.encoding import decode
 from authd.core.identity import KeyId, PublicKey, key_id
+from authd.core.quotas import Branch
 from authd.core.records import Record, RecordKind, record_salt, unseal
 from authd.errors import AuthdError, NetworkError, NotFoundError, StoreError
 from authd.service.authority import Authority
@@ -67,7 +68,7 @@ class Finder:
         self._guess_issuer = guess_issuer
         self._running: dict[KeyId, asyncio.Task[Outcome]] = {}
         self._asking: Counter[str] = Counter()
-        self._below: Counter[PublicKey] = Counter()
+        self._below: Counter[Branch] = Counter()
         self._misses: dict[KeyId, tuple[float, Outcome]] = {}
         self.lookups = 0
 
@@ -101,23 +102,25 @@ class Finder:
         task = self._running.get(wanted)
         if task is None:
             branch = self._branch(issuers)
-            if self._is_full(source, branch):
+            if self._is_full(source, issuers):
                 return Outcome.OVERLOADED
             task = self._start(wanted, issuers, source, branch)
         done, _ = await asyncio.wait([task], timeout=patience_s)
         return task.result() if done else Outcome.IN_PROGRESS
 
-    def _branch(self, issuers: list[PublicKey]) -> frozenset[PublicKey]:
+    def _branch(self, issuers: list[PublicKey]) -> frozenset[Branch]:
         """Return whom a lookup is charged to; entries of a root are every lookup's."""
         branches = self._authority.quotas.branches
         charged = frozenset(key for one in issuers for key in branches.charged(one))
         return frozenset(key for key in charged if branches.level(key) > 0)
 
-    def _is_full(self, source: str, branch: frozenset[PublicKey]) -> bool:
+    def _is_full(self, source: str, issuers: list[PublicKey]) -> bool:
+        branches = self._authority.quotas.branches
+        full = {key for key, count in self._below.items() if count >= _MAX_OF_A_BRANCH}
         return (
             len(self._running) >= _MAX_LOOKUPS
             or self._asking[source] >= _MAX_OF_A_SOURCE
-            or any(self._below[key] >= _MAX_OF_A_BRANCH for key in branch)
+            or not any(branches.stands(one, full) for one in issuers)
         )
 
     def _start(
@@ -125,7 +128,7 @@ class Finder:
         wanted: KeyId,
         issuers: list[PublicKey],
         source: str,
-        branch: frozenset[PublicKey],
+        branch: frozenset[Branch],
     ) -> asyncio.Task[Outcome]:
         task = asyncio.create_task(self._look(wanted, issuers), name="lookup")
         self._running[wanted] = task
@@ -134,7 +137,7 @@ class Finder:
         task.add_done_callback(lambda _: self._end(wanted, source, branch))
         return task
 
-    def _end(self, wanted: KeyId, source: str, branch: frozenset[PublicKey]) -> None:
+    def _end(self, wanted: KeyId, source: str, branch: frozenset[Branch]) -> None:
         self._running.pop(wanted, None)
         self._asking[source] -= 1
         if not self._asking[source]:

@@ -1,9 +1,9 @@
 """Heartbeats at one daemon: taking in heads, proving them, signing its own, and freshness."""
 
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeAlias
 
 from authd.core import limits
 from authd.core.claims import Kind
@@ -26,6 +26,8 @@ from authd.core.trust import TrustState
 from authd.errors import EquivocationError, StaleRecordError, StoreError
 from authd.service.ports import Clock, Item, StatementStore, StoredStatement
 
+_List: TypeAlias = tuple[DomainId, PublicKey]
+"""The list of a heartbeat key of a domain."""
 _REMEMBERED_HEADS: Final = 64
 # Half of what others tolerate, so that their clocks may be off by the other half.
 _MOST_AHEAD_S: Final = limits.HEARTBEAT_AHEAD_S // 2
@@ -51,6 +53,23 @@ class Restored:
 
     alone: bool
     done: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Unlisted:
+    """What was held and not on the own list when last looked at.
+
+    Attributes:
+        ids: Of those.
+        epoch: Of the list.
+        listed: How long the list was.
+        held: How many revocations were held in all.
+    """
+
+    ids: set[StatementId]
+    epoch: int
+    listed: int
+    held: int
 
 
 class Heartbeats:
@@ -92,13 +111,16 @@ class Heartbeats:
         self._seen: dict[PublicKey, OrderedDict[tuple[int, int], Heartbeat]] = {}
         self._evidence: dict[PublicKey, tuple[Heartbeat, Heartbeat]] = {}
         self._checked: tuple[tuple[object, ...], tuple[StatementId, ...]] | None = None
+        self._unlisted: _Unlisted | None = None
+        self._newer: set[StatementId] = set()
+        self._left_out = frozenset[StatementId]()
         self._signed_at = 0
         self._state = TrustState()
         self._dirty = False
         self.branches = Branches(self._state, ())
-        # What lists name and is not held, and how much each list made this daemon hold.
-        self._lacking: dict[StatementId, PublicKey] = {}
-        self._listed: Counter[PublicKey] = Counter()
+        # What each list names and is not held, and what lists made this daemon hold beyond quotas.
+        self._lacking: dict[_List, set[StatementId]] = {}
+        self._listed: dict[object, set[StatementId]] = {}
 
     # --- roots ----------------------------------------------------------------------------
 
@@ -113,6 +135,9 @@ class Heartbeats:
             if key not in view.views:
                 view = view.with_view(key, self._load_view(root.domain, key))
         self.domains[root.domain] = view
+        for one in [one for one in self._lacking if one[0] == root.domain]:
+            if one[1] not in view.keys:
+                del self._lacking[one]
         self._dirty = True
 
     def _load_view(self, domain: DomainId, key: PublicKey) -> KeyView:
@@ -121,9 +146,9 @@ class Heartbeats:
 
     def adopt(self, state: TrustState) -> None:
         """Prove what can be proven with everything the store holds."""
-        for view in self.domains.values():
+        for domain, view in self.domains.items():
             for key in view.keys:
-                self._note_lacking(key, view.view(key).chain.ids, state)
+                self._note_lacking((domain, key), view.view(key).chain.ids, state)
         self._prove_all(state)
         self._loaded = True
 
@@ -195,39 +220,54 @@ class Heartbeats:
         replaced, self._replaced = self._replaced, []
         return replaced
 
-    def advance(self, state: TrustState) -> None:
-        """Look again at heads that may be proven now."""
-        for one in [one for one in self._lacking if one in state.revocations]:
-            del self._lacking[one]
+    def advance(self, state: TrustState, new: Collection[StatementId] = ()) -> None:
+        """Look again at heads that may be proven now.
+
+        Args:
+            state: What is held.
+            new: Revocations that are new in it.
+        """
+        if self._key is not None:
+            self._newer.update(new)
+        for lacking in self._lacking.values():
+            lacking.difference_update(new)
         self._prove_all(state)
 
     def lacks(self, revocation: StatementId) -> bool:
         """Say whether a list names a revocation that is not held."""
-        return revocation in self._lacking
+        return any(revocation in lacking for lacking in self._lacking.values())
 
     def take_listed(self, revocation: StatementId) -> bool:
         """Say whether a list needs a revocation here, and charge it to that list.
 
         Whoever holds a heartbeat key could name revocations without end; beyond
-        ``limits.MAX_LISTED_SURPLUS`` its list cannot be proven, and it alone counts no more.
+        ``limits.MAX_LISTED_SURPLUS`` its list cannot be proven, and it alone counts no more. Other
+        domains have as much together: they may have any number of keys.
         """
-        key = self._lacking.get(revocation)
-        if key is None or self._listed[key] >= limits.MAX_LISTED_SURPLUS:
-            return False
-        self._listed[key] += 1
-        return True
+        for domain, key in [one for one, ids in self._lacking.items() if revocation in ids]:
+            account = (domain, key) if domain == self._own_domain else domain
+            taken = self._listed.setdefault(account, set())
+            if revocation in taken or len(taken) < limits.MAX_LISTED_SURPLUS:
+                taken.add(revocation)
+                return True
+        return False
 
-    def _note_lacking(self, key: PublicKey, ids: Iterable[StatementId], state: TrustState) -> None:
-        self._lacking |= {one: key for one in ids if one not in state.revocations}
+    def _note_lacking(self, of: _List, ids: Iterable[StatementId], state: TrustState) -> None:
+        lacking = {one for one in ids if one not in state.revocations}
+        if lacking:
+            self._lacking.setdefault(of, set()).update(lacking)
 
     def _set_view(self, domain: DomainId, key: PublicKey, view: KeyView) -> None:
         before = self.domains[domain].view(key)
         known = len(before.chain.ids) if before.chain.epoch == view.chain.epoch else 0
+        if before.chain.epoch != view.chain.epoch:
+            # Nobody needs what only a list that was closed names.
+            self._lacking.pop((domain, key), None)
         if len(view.chain.ids) > known:
             # On disk first: what memory knows and the disk does not would leave a hole in the list.
             added = view.chain.ids[known:]
             self._store.append_chain(domain, key, view.chain.epoch, known, added)
-            self._note_lacking(key, added, self._state)
+            self._note_lacking((domain, key), added, self._state)
         self.domains[domain] = self.domains[domain].with_view(key, view)
 
     def _prove_all(self, state: TrustState) -> None:
@@ -342,18 +382,45 @@ class Heartbeats:
 
     def _missing(self, view: KeyView, state: TrustState) -> tuple[StatementId, ...]:
         """Return the revocations that are not on the own list yet; asked every second."""
-        asked = (state.revocations, view.chain, state.fallen)
+        asked = (state.revocations, view.chain, state.flooded, self.branches)
         checked = self._checked
         if checked is None or any(a is not b for a, b in zip(checked[0], asked, strict=True)):
-            known = frozenset(view.chain.ids)
+            unlisted = self._find_unlisted(view.chain, state)
+            # What was left out stays out until it is another question who stands where.
+            same = checked is not None and all(
+                a is b for a, b in zip(checked[0][2:], asked[2:], strict=True)
+            )
+            left_out = self._left_out if same else frozenset[StatementId]()
             missing = to_list(
-                sorted(one for one in state.revocations if one not in known),
+                sorted(unlisted - left_out),
                 listed=view.chain.ids,
                 state=state,
                 branches=self.branches,
             )
+            self._left_out = frozenset(unlisted.difference(missing))
             self._checked = checked = (asked, missing)
         return checked[1]
+
+    def _find_unlisted(self, chain: Chain, state: TrustState) -> set[StatementId]:
+        """Return what is held and not on the own list, without a walk through all that is."""
+        before, held = self._unlisted, len(state.revocations)
+        follows = (
+            before is not None
+            and self._restored is None
+            and before.epoch == chain.epoch
+            and before.listed <= len(chain.ids)
+            # Nothing on the list was, or is, still to come.
+            and before.held - len(before.ids) == before.listed
+            and before.held + len(self._newer) == held
+        )
+        if before is None or not follows:
+            known = frozenset(chain.ids)
+            ids = {one for one in state.revocations if one not in known}
+        else:
+            ids = before.ids.union(self._newer).difference(chain.ids[before.listed :])
+        self._newer.clear()
+        self._unlisted = _Unlisted(ids=ids, epoch=chain.epoch, listed=len(chain.ids), held=held)
+        return ids
 
     def _sign(
         self,

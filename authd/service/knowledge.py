@@ -3,6 +3,7 @@
 `authd.service.authority` is the only way in; nothing here judges who is welcome.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import groupby, islice
@@ -12,9 +13,10 @@ from typing import Final, TypeVar
 from authd.core import limits
 from authd.core.claims import Kind
 from authd.core.grants import Grant, HeldGrant, reread_grant
-from authd.core.identity import DomainId, PublicKey, StatementId, key_id, key_id_text
+from authd.core.identity import DomainId, PublicKey, StatementId, key_id
 from authd.core.paths import Evaluation, Failure, find_paths
 from authd.core.policy import Policy
+from authd.core.quotas import branch_name
 from authd.core.roots import Root
 from authd.core.serving import refused_service
 from authd.core.statements import Broker, Heartbeat, Revoke, Statement, recall
@@ -78,6 +80,9 @@ class Knowledge:
         self._ends = Ends()
         self._roots = RootChain()
         self._waiting = WaitingRoom()
+        # Revocations that the disk had no room for; and those tried again now, charged before.
+        self._unsaved: OrderedDict[StatementId, tuple[Item, str]] = OrderedDict()
+        self._heard = frozenset[StatementId]()
         self._look_again = False
         self._listeners: list[Callable[[Change], None]] = []
 
@@ -107,17 +112,20 @@ class Knowledge:
         self._judge()
         self.heartbeats.adopt(self.state)
 
-    def _judge(self) -> frozenset[PublicKey]:
-        """Look which branches are fallen now; return those that were not, or are no more."""
+    def _judge(self) -> frozenset[bytes]:
+        """Look which branches are fallen now; return what rests on those that changed."""
         before = self.state.fallen
         self.state = self.quotas.judge(self.state, self.policy)
         self.heartbeats.branches = self.quotas.branches
         for key in sorted(self.state.fallen - before):
             self._raise_alarm(
-                f"the branch of key `{key_id_text(key)}` overflowed its quota:"
+                f"the branch of `{branch_name(key)}` overflowed its quota:"
                 " all below it is taken for revoked"
             )
-        return self.state.fallen ^ before
+        changed = self.state.fallen ^ before
+        # Sessions rest on keys and grants: on a domain by way of what somebody granted it.
+        granted = (grant for one in changed for grant in self.state.grants_to(one))
+        return changed | {one.statement_id for one in granted}
 
     def _restore_grants(self, stored: Iterable[StoredStatement]) -> None:
         """Do as `_restore` for all grants, a batch at a time: there may be a million."""
@@ -207,9 +215,11 @@ class Knowledge:
 
     def _let_go(self, gone: Iterable[Grant]) -> None:
         """Drop grants that newer ones replaced or that ended long ago; nobody need send them."""
-        ids = [one.statement_id for one in gone]
-        for one in ids:
-            self._declined.add(one, Kind.GRANT)
+        ids = []
+        for grant in gone:
+            ids.append(grant.statement_id)
+            self._ends.remove(grant)
+            self._declined.add(grant.statement_id, Kind.GRANT)
         self._ledger.drop(ids)
 
     def forget_ended(self, *, now: int, most: int = 256) -> int:
@@ -222,9 +232,15 @@ class Knowledge:
         before = now - limits.GRANT_KEPT_S
         subjects = self._ends.take(before, most)
         if subjects:
-            self.state, gone = self.state.without_ended(dict.fromkeys(subjects), before=before)
+            self.state, gone = self.state.without_ended(
+                dict.fromkeys(subjects),
+                before=before,
+                keep=lambda one: self.quotas.is_needed(one, self.state),
+            )
             self._let_go(gone)
-            self._judge()
+            changed = self._judge()
+            if changed:
+                self._notify(Change(fallen=changed))
         return len(subjects)
 
     def _announce(self, broker: Broker, source: str) -> None:
@@ -326,7 +342,12 @@ class Knowledge:
 
         Those that were declined are among them, behind the others: they need not be offered again.
         """
-        declined = self._declined.ids()
+        # What a list names is to be asked for all the same: without it the list proves nothing.
+        declined = {
+            one: kind
+            for one, kind in self._declined.ids().items()
+            if not self.heartbeats.lacks(one)
+        }
         return {**self._ledger.travelling, **declined} if declined else self._ledger.travelling
 
     def statement(self, statement_id: StatementId) -> Item | None:

@@ -1,6 +1,6 @@
 """What the operator asks a running daemon: status, revocations, sessions, explanations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +17,7 @@ from authd.core.identity import (
     parse_id,
 )
 from authd.core.paths import Path
+from authd.core.quotas import branch_name
 from authd.core.statements import Revoke
 from authd.core.topics import ACTION_NAMES, Scope
 from authd.errors import FormatError, NotFoundError, ReasonCode
@@ -28,10 +29,12 @@ from authd.service.neighbours import Neighbours
 from authd.service.ports import Clock, Gossip, RecordNetwork
 from authd.service.publisher import Publisher
 from authd.service.renewal import Renewal
-from authd.service.sessions import Sessions
+from authd.service.sessions import Cut, Sessions
 
 Answer = dict[str, object]
 _OPERATIONS: Final = {operation.value: operation for operation in Operation}
+# Topics of one answer that are named; more are counted. Nobody clears more than that by hand.
+_MAX_NAMED: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +102,7 @@ class Operator:
             "unpublished_records": self._parts.publisher.unpublished,
             "alarms": list(authority.alarms),
             "quotas": {
-                "fallen": sorted(map(key_id_text, authority.state.fallen)),
+                "fallen": sorted(map(branch_name, authority.state.fallen)),
                 "too_fast": authority.quotas.limited,
                 "no_room": authority.quotas.surplus,
             },
@@ -140,8 +143,12 @@ class Operator:
 
     def revocations(self) -> Answer:
         """List revocations, each pending or in force."""
-        state = self._parts.authority.state
-        return {"revocations": [self._revocation(one) for one in state.revocations.values()]}
+        room, listed = _MAX_NAMED, list[Answer]()
+        for revoke in self._parts.authority.state.revocations.values():
+            answer, named = self._revocation(revoke, room=room)
+            listed.append(answer)
+            room -= named
+        return {"revocations": listed}
 
     def revocation(self, statement_id: bytes) -> Answer:
         """Say what became of one revocation, with the sessions that were cut.
@@ -152,22 +159,19 @@ class Operator:
         revoke = self._parts.authority.state.revocations.get(StatementId(statement_id))
         if revoke is None:
             raise NotFoundError(f"no revocation `{encode_base64url(statement_id)}` is known here")
-        return self._revocation(revoke)
+        return self._revocation(revoke, room=_MAX_NAMED)[0]
 
-    def _revocation(self, revoke: Revoke) -> Answer:
+    def _revocation(self, revoke: Revoke, *, room: int) -> tuple[Answer, int]:
+        """Write a revocation down; also say how many of ``room`` topics it names."""
         cuts = [
-            {
-                "broker": cut.broker,
-                "client_id": cut.client_id,
-                "outcome": cut.outcome,
-                "reason": str(cut.reason),
-            }
+            cut
             for cut in self._parts.sessions.cuts
             if cut.key == revoke.target
             or (cut.reason == ReasonCode.REVOKED and revoke.target in cut.rested_on)
         ]
+        left, more = self._parts.sessions.leftovers.of(self._leavers(revoke, cuts), most=room)
         target = key_id_text(PublicKey(revoke.target)) if revoke.is_key else revoke.target
-        return {
+        answer: Answer = {
             "id": encode_base64url(revoke.statement_id),
             "target": target if isinstance(target, str) else encode_base64url(target),
             "kind": "key" if revoke.is_key else "grant",
@@ -177,8 +181,35 @@ class Operator:
             "state": "in force"
             if self._parts.authority.in_force(revoke.statement_id)
             else "pending",
-            "cut": cuts,
+            "cut": [
+                {
+                    "broker": cut.broker,
+                    "client_id": cut.client_id,
+                    "outcome": cut.outcome,
+                    "reason": str(cut.reason),
+                }
+                for cut in cuts
+            ],
+            "retained": [
+                {"broker": one.broker, "client_id": one.client_id, "topic": one.topic}
+                for one in left
+            ],
+            "retained_more": more,
         }
+        return answer, len(left)
+
+    def _leavers(self, revoke: Revoke, cuts: Iterable[Cut]) -> list[PublicKey]:
+        """Return the keys that the revocation put out, also those that had left before.
+
+        Whoever rested on its target and has a session all the same stands on something else.
+        """
+        sessions = self._parts.sessions
+        keys = [PublicKey(revoke.target)] if revoke.is_key else []
+        keys += [cut.key for cut in cuts]
+        keys += [
+            key for key in sessions.leftovers.resting_on(revoke.target) if not sessions.of_key(key)
+        ]
+        return list(dict.fromkeys(keys))
 
     def sessions(self) -> Answer:
         """List sessions."""

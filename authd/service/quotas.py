@@ -5,17 +5,17 @@ fast is left for the next repair, which offers it again.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 from authd.core import limits
 from authd.core.claims import Kind
-from authd.core.grants import Grant
-from authd.core.identity import PublicKey, StatementId, key_id
+from authd.core.grants import Grant, KeySubject
+from authd.core.identity import StatementId, key_id
 from authd.core.policy import Policy
-from authd.core.quotas import Branches, find_fallen, is_surplus
+from authd.core.quotas import Branch, Branches, find_flooded, is_surplus
 from authd.core.statements import Revoke, Statement
-from authd.core.trust import TrustState, charged_key
+from authd.core.trust import TrustState
 from authd.service.ports import Clock
 
 # Ids that peers would offer again and again; 100 B each.
@@ -50,17 +50,18 @@ class Quotas:
         """Begin with nothing charged."""
         self._clock = clock
         self.branches = Branches(TrustState(), ())
-        self._spoken: dict[PublicKey, Bucket] = {}
-        self._below: dict[PublicKey, Bucket] = {}
-        self._full: tuple[object, object, frozenset[PublicKey]] | None = None
+        self._spoken: dict[Branch, Bucket] = {}
+        self._below: dict[Branch, Bucket] = {}
+        self._full: tuple[object, object, frozenset[Branch]] | None = None
         self.limited = 0
         self.surplus = 0
 
     def judge(self, state: TrustState, policy: Policy) -> TrustState:
         """Return the state with every fallen branch in it."""
         if not self.branches.fits(state, policy.domains):
-            self.branches = Branches(state, policy.domains)
-        return state.with_fallen(find_fallen(state, self.branches))
+            self.branches = self.branches.following(state, policy.domains)
+        flooded = find_flooded(state, self.branches)
+        return state.with_fallen(flooded | self.branches.crowded(), flooded)
 
     # --- stock ----------------------------------------------------------------------------
 
@@ -70,14 +71,23 @@ class Quotas:
             case Revoke():
                 return not is_surplus(statement, state, self.branches)
             case Grant() if statement.depth:
-                return state.fallen.isdisjoint(self.branches.charged(statement.issuer))
+                return self.branches.stands(statement.issuer, state.fallen)
             case Grant():
-                full = self._full_branches(state)
-                return full.isdisjoint(self.branches.charged(statement.issuer))
+                return self.branches.stands(statement.issuer, self._full_branches(state))
             case _:
                 return True
 
-    def _full_branches(self, state: TrustState) -> frozenset[PublicKey]:
+    def is_needed(self, grant: Grant, state: TrustState) -> bool:
+        """Say whether a grant is kept however long ago it ended.
+
+        It says who answers for what was revoked, or is what makes a key's revocation of itself
+        welcome, which takes up room that the branch is not to have twice.
+        """
+        subject = grant.subject
+        revoked = isinstance(subject, KeySubject) and state.self_revocation(subject.key)
+        return bool(revoked) or self.branches.upholds(grant, state)
+
+    def _full_branches(self, state: TrustState) -> frozenset[Branch]:
         known = self._full
         if known is None or known[0] is not state.issued or known[1] is not self.branches:
             quotas = tuple(quota - 1 for quota in limits.GRANTS_PER_BRANCH)
@@ -90,21 +100,33 @@ class Quotas:
     def may_speak(self, statement: Statement, state: TrustState) -> bool:
         """Charge a statement that came from the network; False if its branch speaks too fast."""
         now = self._clock.monotonic()
-        issuer = _issuer(statement)
-        if issuer is not None:
-            above = self.branches.charged(issuer) - {issuer}
-            own = [self._bucket(self._spoken, issuer, now)]
-            return _charge([*own, *(self._bucket(self._below, one, now) for one in above)], now)
+        above = _above(statement, state, self.branches)
+        if above is not None:
+            own = self._bucket(self._spoken, statement.issuer, now)
+            if own.level(now=now) < 1 or not self._may_any(above, now):
+                return False
+            own.take()
+            return True
         # A key without depth speaks for itself: whoever admitted it pays, and keeps its own voice.
         givers = {grant.issuer for grant in state.grants_to(key_id(statement.issuer))}
-        return any(
-            _charge(
-                [self._bucket(self._below, one, now) for one in self.branches.charged(giver)], now
-            )
-            for giver in sorted(givers or {statement.issuer})
-        )
+        return self._may_any(givers or {statement.issuer}, now)
 
-    def _bucket(self, of: dict[PublicKey, Bucket], key: PublicKey, now: float) -> Bucket:
+    def _may_any(self, above: AbstractSet[Branch], now: float) -> bool:
+        """Charge all above who have breath left, if there is a way up by such alone.
+
+        Whoever gave something to a key that did not ask for it cannot take its voice by that.
+        """
+        if not above:
+            return True
+        every = frozenset[Branch]().union(*map(self.branches.above, above))
+        buckets = {one: self._bucket(self._below, one, now) for one in every}
+        tired = {one for one, bucket in buckets.items() if bucket.level(now=now) < 1}
+        ways = [one for one in sorted(above) if self.branches.stands(one, tired)]
+        for one in frozenset[Branch]().union(*map(self.branches.charged, ways)) - tired:
+            buckets[one].take()
+        return bool(ways)
+
+    def _bucket(self, of: dict[Branch, Bucket], key: Branch, now: float) -> Bucket:
         # Only issuers that somebody vouches for come here: quotas bound how many there are.
         if key not in of:
             wide = of is self._below and self.branches.level(key) == 0
@@ -118,21 +140,15 @@ class Quotas:
         return of[key]
 
 
-def _issuer(statement: Statement) -> PublicKey | None:
-    """Return who speaks; None for what a key without depth may say for itself."""
+def _above(statement: Statement, state: TrustState, branches: Branches) -> frozenset[Branch] | None:
+    """Return who stands above a statement; None for what a key without depth says for itself."""
     if isinstance(statement, Grant):
-        return statement.issuer
-    return charged_key(statement) if isinstance(statement, Revoke) else None
-
-
-def _charge(buckets: Iterable[Bucket], now: float) -> bool:
-    """Take one of each, or nothing."""
-    listed = list(buckets)
-    if any(one.level(now=now) < 1 for one in listed):
-        return False
-    for one in listed:
-        one.take()
-    return True
+        return branches.givers(statement.issuer)
+    charged = state.charged_key(statement) if isinstance(statement, Revoke) else None
+    if charged is None or charged == statement.issuer:
+        return None if charged is None else branches.givers(charged)
+    # A revoker has a voice of its own, below that of its authority.
+    return frozenset({charged})
 
 
 class Declined:

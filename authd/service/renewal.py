@@ -21,6 +21,7 @@ import structlog
 
 from authd.core import limits
 from authd.core.claims import Kind
+from authd.core.formation import Entry, Formation
 from authd.core.grants import (
     DEFAULT_FORMS,
     DomainSubject,
@@ -97,6 +98,22 @@ def renew(key: SigningKey, grant: Grant) -> Grant:
     )
 
 
+def successors(key: SigningKey, grant: Grant, *, now: int) -> Iterator[Grant]:
+    """Yield what some daemon may have renewed a grant by and still counts at ``now``.
+
+    What is signed follows from the grant alone, so nobody need have heard of it.
+
+    Raises:
+        AuthdError: It cannot be signed.
+    """
+    while stands(grant):
+        grant = renew(key, grant)
+        if grant.issued_at > now + limits.MAX_ISSUED_AHEAD_S:
+            return
+        if grant.expires_at > now:
+            yield grant
+
+
 class Renewal:
     """Goes through what ends soon, a few at a time, and renews what stands."""
 
@@ -169,7 +186,7 @@ class Renewal:
         """Say whether a grant is the end of a path now; stale news alone is no reason against."""
         state, policy = self._authority.state, self._authority.policy
         if isinstance(grant.subject, DomainSubject):
-            return not (state.grant_revocation(grant) or grant.issuer in state.fallen)
+            return self._may_grant(grant, now)
         evaluation = find_paths(
             state,
             grant.subject.key,
@@ -179,6 +196,24 @@ class Renewal:
             tls=isinstance(grant.subject, TlsSubject),
         )
         return any(path.leaf.statement_id == grant.statement_id for path in evaluation.paths)
+
+    def _may_grant(self, grant: Grant, now: int) -> bool:
+        """Say whether a grant to a domain counts, and its issuer stands for it."""
+        state, policy = self._authority.state, self._authority.policy
+        freshness = dict.fromkeys(state.roots, now + 1)
+        formation = Formation(state=state, policy=policy, freshness=freshness, now=now)
+        if not formation.counts(grant, grant.subject):
+            return False
+        for root, entry in state.authorities_with(grant.issuer):
+            if (
+                root.domain in policy.domains
+                and formation.entry_counts(root, entry)
+                and formation.fits((Entry(root, entry), grant))
+                and not state.revoker_revocation(grant.issuer, entry)
+            ):
+                return True
+        above = find_paths(state, grant.issuer, policy=policy, freshness=freshness, now=now)
+        return any(path.depth > 0 for path in above.paths)
 
     async def _renew(self, grant: Grant, held: tuple[Grant, ...]) -> bool:
         now, policy = self._clock.now(), self._authority.policy

@@ -18,6 +18,7 @@ from authd.core.identity import PublicKey, key_id_text
 from authd.core.proofs import Audience, VerifiedProof
 from authd.errors import StoreError
 from authd.service.events import MAX_QUEUED_EVENTS, EventLog
+from authd.service.leftovers import Leftovers, Retained
 from authd.service.ports import (
     Clock,
     Entropy,
@@ -124,6 +125,7 @@ class Sessions:
         self._resting_on: defaultdict[bytes, set[tuple[str, str]]] = defaultdict(set)
         self.events: defaultdict[str, EventLog] = defaultdict(EventLog)
         self.cuts: list[Cut] = []
+        self.leftovers = Leftovers()
         # INVARIANT: never later than the first moment at which a session has to be looked at.
         self.due_at = 0
 
@@ -398,6 +400,18 @@ class Sessions:
             if cut.broker == broker and cut.client_id == client_id:
                 cut.outcome = outcome
                 return
+
+    def note_retained(self, broker: str, session_id: str, retained: Retained) -> None:
+        """Note what a session that is known here, or was a while ago, may have left behind."""
+        session = self.by_id(broker, session_id) or self.former(broker, session_id)
+        if session is not None:
+            self.leftovers.note(
+                session.key,
+                retained,
+                broker=broker,
+                client_id=session.client_id,
+                rested_on=(*session.rights.keys, *session.rights.grants),
+            )
 
     def watch(
         self,

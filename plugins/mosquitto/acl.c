@@ -32,9 +32,15 @@ static bool allows_name(struct authd *authd, const struct entry *entry, unsigned
 			int64_t now_ms)
 {
 	size_t length = strlen(topic);
-	struct memo_slot *slot = memo_slot(&authd->memo, entry->version, action, topic, length);
+	struct memo_slot **latest = memo_latest(&authd->memo, entry->version, action);
+	struct memo_slot *slot = *latest;
 	int64_t ends_at_ms;
 
+	if (slot != NULL && memo_allows(slot, entry->version, action, topic, length, now_ms)) {
+		return true;
+	}
+	slot = memo_slot(&authd->memo, entry->version, action, topic, length);
+	*latest = slot;
 	if (slot != NULL && memo_allows(slot, entry->version, action, topic, length, now_ms)) {
 		return true;
 	}
@@ -106,10 +112,27 @@ static bool may(struct authd *authd, const struct entry *entry, const struct mos
 	}
 }
 
+/* Only what its publisher says: when the broker asks about one of its retained messages again, that is nothing new. A
+ * will may come when the end of the connection is reported already. */
+static void note_retained(struct authd *authd, struct entry *entry, const struct mosquitto_evt_acl_check *event)
+{
+	if (!is_publisher(entry, event->client)) {
+		return;
+	}
+	if (event->payloadlen == 0) {
+		retained_forget(&entry->retained, &authd->table.retained, event->topic);
+		return;
+	}
+	retained_note(&entry->retained, &authd->table.retained, event->topic);
+	if (!entry->online) {
+		reports_add(&authd->reports, REPORT_RETAINED, entry->terms.client_id, entry->terms.session);
+	}
+}
+
 static bool allowed(struct authd *authd, const struct mosquitto_evt_acl_check *event)
 {
 	const char *client_id = event->client == NULL ? NULL : mosquitto_client_id(event->client);
-	const struct entry *entry;
+	struct entry *entry;
 	int64_t now_ms;
 
 	if (event->access == MOSQ_ACL_UNSUBSCRIBE) {
@@ -121,6 +144,9 @@ static bool allowed(struct authd *authd, const struct mosquitto_evt_acl_check *e
 	entry = table_find_connection(&authd->table, event->client, client_id);
 	now_ms = clock_cached_ms(&authd->clock);
 	if (entry != NULL && may(authd, entry, event, now_ms)) {
+		if (event->retain && event->access == MOSQ_ACL_WRITE) {
+			note_retained(authd, entry, event);
+		}
 		return true;
 	}
 	if (is_stranger(entry, event->client)) {

@@ -4,9 +4,12 @@
 
 #include "context.h"
 
-/* Apply waiting events in order until none is left or `until_us` (clock_us()) has come. Denies at once, kicks later:
- * safe inside any callback. */
-void apply_events(struct authd *authd, int64_t until_us);
+/* Read what the daemon says and carry it out, in order, until there is no more or `until_us` (clock_us()) has come. Denies
+ * at once, kicks later: safe inside any callback. */
+void apply_news(struct authd *authd, int64_t until_us);
+
+/* Cut the sessions that the answer to a sync names. */
+void apply_drop(struct authd *authd, const struct event *event);
 
 /* Deny every message of this session at once and queue its kick. Safe inside any callback. */
 void apply_cut(struct authd *authd, struct entry *entry, bool with_will, const char *reason);

@@ -111,7 +111,7 @@ static bool ask(struct attempt *attempt, long timeout_ms)
 	struct http *http = &attempt->authd->http;
 	char *body = write_question(attempt);
 	bool answered = body != NULL &&
-			http_post(http, "/v1/plugin/connect", body, timeout_ms, NULL) == STATUS_OK &&
+			http_post(http, "/v1/plugin/connect", body, timeout_ms) == STATUS_OK &&
 			wire_parse_answer(http->body, http->length, attempt->asked_at_us / 1000, &attempt->answer);
 
 	wire_forget(body);
@@ -218,7 +218,7 @@ static enum verdict judge_by_daemon(struct attempt *attempt)
 	if (verdict != VERDICT_ALLOW) {
 		return verdict;
 	}
-	apply_events(attempt->authd, clock_us() + APPLY_US); /* what came while we waited is older than the answer */
+	apply_news(attempt->authd, clock_us() + APPLY_US); /* what came while we waited is older than the answer */
 	verdict = check_answer(attempt);
 	if (verdict == VERDICT_ALLOW && !(again(attempt) ? remember_again : remember_new)(attempt)) {
 		verdict = attempt_later(attempt, "memory is short");
@@ -238,10 +238,13 @@ enum verdict attempt_decide(struct attempt *attempt)
 	if (verdict == VERDICT_ALLOW && !again(attempt) && table_full(&authd->table)) {
 		return attempt_later(attempt, "too many live sessions");
 	}
-	if (verdict != VERDICT_ALLOW || !attempt->has_proof) {
-		return verdict == VERDICT_ALLOW ? judge_by_daemon(attempt) : verdict;
+	if (verdict != VERDICT_ALLOW) {
+		return verdict;
 	}
-	apply_events(authd, clock_us() + APPLY_US);
+	apply_news(authd, clock_us() + APPLY_US);
+	if (!attempt->has_proof) {
+		return judge_by_daemon(attempt);
+	}
 	switch (readmit(attempt)) {
 	case READMIT_ALLOW:
 		return VERDICT_ALLOW;

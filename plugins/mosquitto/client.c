@@ -4,13 +4,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "version.h"
+
 #define SET(option, value) (curl_easy_setopt(easy, (option), (value)) == CURLE_OK)
 
 static bool configure(CURL *easy, const char *socket_path)
 {
 	return SET(CURLOPT_UNIX_SOCKET_PATH, socket_path) && SET(CURLOPT_NOSIGNAL, 1L) && SET(CURLOPT_PROXY, "") &&
 	       SET(CURLOPT_FOLLOWLOCATION, 0L) && SET(CURLOPT_PROTOCOLS_STR, "http") &&
-	       SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1) && SET(CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
+	       SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1) && SET(CURLOPT_NETRC, (long)CURL_NETRC_IGNORED) &&
+	       SET(CURLOPT_USERAGENT, PLUGIN_VERSION);
 }
 
 CURL *http_handle(const char *socket_path)
@@ -78,12 +81,12 @@ static bool prepare(struct http *http)
 	       SET(CURLOPT_HTTPHEADER, http->headers) && SET(CURLOPT_POST, 1L);
 }
 
-bool http_init(struct http *http, const char *socket_path, bool interruptible)
+bool http_init(struct http *http, const char *socket_path)
 {
 	memset(http, 0, sizeof(*http));
 	http->easy = http_handle(socket_path);
-	http->multi = interruptible ? curl_multi_init() : NULL;
-	if (http->easy == NULL || (interruptible && http->multi == NULL) || !add_headers(http) || !prepare(http)) {
+	http->multi = curl_multi_init();
+	if (http->easy == NULL || http->multi == NULL || !add_headers(http) || !prepare(http)) {
 		http_free(http);
 		return false;
 	}
@@ -92,19 +95,60 @@ bool http_init(struct http *http, const char *socket_path, bool interruptible)
 
 void http_free(struct http *http)
 {
-	if (http->multi != NULL) {
-		curl_multi_cleanup(http->multi);
+	if (http->under_way) {
+		curl_multi_remove_handle(http->multi, http->easy);
 	}
 	if (http->easy != NULL) {
 		curl_easy_cleanup(http->easy);
+	}
+	if (http->multi != NULL) {
+		curl_multi_cleanup(http->multi);
 	}
 	curl_slist_free_all(http->headers);
 	free(http->body);
 	memset(http, 0, sizeof(*http));
 }
 
+static bool address(struct http *http, const char *path, const char *json, long timeout_ms)
+{
+	CURL *easy = http->easy;
+	char url[URL_MAX_CHARS + 1];
+
+	http->length = 0;
+	snprintf(url, sizeof(url), "http://authd%s", path);
+	return SET(CURLOPT_URL, url) && SET(CURLOPT_POSTFIELDS, json) &&
+	       SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)strlen(json)) && SET(CURLOPT_TIMEOUT_MS, timeout_ms);
+}
+
+static long status_of(const struct http *http, CURLcode result)
+{
+	long status = 0;
+
+	if (result != CURLE_OK || curl_easy_getinfo(http->easy, CURLINFO_RESPONSE_CODE, &status) != CURLE_OK) {
+		return 0;
+	}
+	return status;
+}
+
+long http_post(struct http *http, const char *path, const char *json, long timeout_ms)
+{
+	return address(http, path, json, timeout_ms) ? status_of(http, curl_easy_perform(http->easy)) : 0;
+}
+
+bool http_begin(struct http *http, const char *path, const char *json, long timeout_ms)
+{
+	int running;
+
+	http->under_way = address(http, path, json, timeout_ms) &&
+			  curl_multi_add_handle(http->multi, http->easy) == CURLM_OK;
+	if (http->under_way) {
+		(void)curl_multi_perform(http->multi, &running); /* what fails here fails again in http_step() */
+	}
+	return http->under_way;
+}
+
 /* The result of the transfer, or CURLE_AGAIN while it is under way. */
-static CURLcode multi_step(struct http *http)
+static CURLcode step(struct http *http)
 {
 	int running = 0, left = 0;
 	CURLMsg *message;
@@ -119,39 +163,15 @@ static CURLcode multi_step(struct http *http)
 	return running > 0 ? CURLE_AGAIN : CURLE_FAILED_INIT;
 }
 
-static CURLcode perform_interruptible(struct http *http, const atomic_bool *stop)
+bool http_step(struct http *http, long *status)
 {
-	CURLcode result = CURLE_AGAIN;
+	CURLcode result = step(http);
 
-	if (curl_multi_add_handle(http->multi, http->easy) != CURLM_OK) {
-		return CURLE_FAILED_INIT;
+	if (result == CURLE_AGAIN) {
+		return false;
 	}
-	while (result == CURLE_AGAIN && !atomic_load(stop)) {
-		result = multi_step(http);
-		if (result == CURLE_AGAIN) {
-			curl_multi_poll(http->multi, NULL, 0, INTERRUPT_MS, NULL);
-		}
-	}
+	*status = status_of(http, result);
 	curl_multi_remove_handle(http->multi, http->easy);
-	return result;
-}
-
-long http_post(struct http *http, const char *path, const char *json, long timeout_ms, const atomic_bool *stop)
-{
-	CURL *easy = http->easy;
-	char url[URL_MAX_CHARS + 1];
-	CURLcode result;
-	long status = 0;
-
-	http->length = 0;
-	snprintf(url, sizeof(url), "http://authd%s", path);
-	if (!SET(CURLOPT_URL, url) || !SET(CURLOPT_POSTFIELDS, json) ||
-	    !SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)strlen(json)) || !SET(CURLOPT_TIMEOUT_MS, timeout_ms)) {
-		return 0;
-	}
-	result = http->multi != NULL ? perform_interruptible(http, stop) : curl_easy_perform(easy);
-	if (result != CURLE_OK || curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status) != CURLE_OK) {
-		return 0;
-	}
-	return status;
+	http->under_way = false;
+	return true;
 }

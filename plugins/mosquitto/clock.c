@@ -26,13 +26,22 @@ int64_t clock_cached_ms(struct clock_cache *cache)
 {
 	struct timespec coarse;
 
+	cache->asked = true;
 	if (clock_gettime(CLOCK_REALTIME_COARSE, &coarse) != 0) {
-		return INT64_MAX;
+		return cache->now_ms = INT64_MAX;
 	}
 	if (coarse.tv_nsec != cache->coarse_ns || coarse.tv_sec != cache->coarse_s || cache->now_ms == 0) {
-		*cache = (struct clock_cache){coarse.tv_sec, coarse.tv_nsec, clock_ms()};
+		*cache = (struct clock_cache){coarse.tv_sec, coarse.tv_nsec, clock_ms(), true};
 	}
 	return cache->now_ms;
+}
+
+int64_t clock_pass_ms(struct clock_cache *cache)
+{
+	int64_t now_ms = cache->asked ? cache->now_ms : clock_cached_ms(cache);
+
+	cache->asked = false;
+	return now_ms;
 }
 
 int64_t clock_wall_s(void)

@@ -2,6 +2,7 @@
 #ifndef AUTHD_CLOCK_H
 #define AUTHD_CLOCK_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Milliseconds that no one can set back; counts on while the host sleeps, so that a lease cannot outlive a suspend. */
@@ -16,9 +17,13 @@ struct clock_cache {
 	int64_t coarse_s;
 	long coarse_ns;
 	int64_t now_ms;
+	bool asked; /* since the last clock_pass_ms() */
 };
 
 int64_t clock_cached_ms(struct clock_cache *cache);
+
+/* The same for the end of a pass of the broker's loop, in which somebody may have asked already. */
+int64_t clock_pass_ms(struct clock_cache *cache);
 
 /* Seconds since the Unix epoch. Never decides anything but how many calls an address may make. */
 int64_t clock_wall_s(void);

@@ -37,13 +37,13 @@ struct authd {
 	struct options options;
 	char boot[BOOT_ID_CHARS + 1];
 	bool is_2_1;
-	bool started;        /* both threads run */
 	int64_t ticked_at_ms; /* 0 = never */
+	int64_t worked_at_ms, rest_until_ms;
 	struct clock_cache clock;
 	struct table table;
 	struct memo memo;
-	struct inbox inbox;
-	struct event *todo; /* taken from the inbox, not applied yet */
+	struct queue todo;   /* said by the daemon, not carried out yet */
+	bool caught_up;      /* and at the last look there was nothing more to read */
 	uint32_t marks;     /* snapshots begun */
 	bool had_snapshot;  /* one has been applied as a whole */
 	struct nonces nonces;

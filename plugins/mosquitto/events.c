@@ -1,16 +1,16 @@
 #include "events.h"
 
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-struct event *event_new(enum event_kind kind)
+enum { ROOM_AT_START = 16 };
+
+struct event *event_new(int64_t arrived_us)
 {
 	struct event *event = calloc(1, sizeof(*event));
 
 	if (event != NULL) {
-		event->kind = kind;
+		event->arrived_us = arrived_us;
 	}
 	return event;
 }
@@ -27,6 +27,56 @@ void event_free(struct event *event)
 	free(event->renewals);
 	free(event->seen);
 	free(event);
+}
+
+/* The array with room for one more after `count`, NULL if memory is short. */
+static void *with_room(void *array, size_t count, size_t *room, size_t bytes)
+{
+	size_t more = *room > 0 ? *room * 2 : ROOM_AT_START;
+	void *grown;
+
+	if (count < *room) {
+		return array;
+	}
+	grown = reallocarray(array, more, bytes);
+	*room = grown == NULL ? *room : more;
+	return grown;
+}
+
+bool event_add_session(struct event *event)
+{
+	struct terms *grown = with_room(event->sessions, event->count, &event->room, sizeof(*grown));
+
+	if (grown == NULL) {
+		return false;
+	}
+	event->sessions = grown;
+	memset(&grown[event->count++], 0, sizeof(*grown));
+	return true;
+}
+
+bool event_add_renewal(struct event *event)
+{
+	struct renewal *grown = with_room(event->renewals, event->count, &event->room, sizeof(*grown));
+
+	if (grown == NULL) {
+		return false;
+	}
+	event->renewals = grown;
+	memset(&grown[event->count++], 0, sizeof(*grown));
+	return true;
+}
+
+bool event_add_seen(struct event *event)
+{
+	struct proof_id *grown = with_room(event->seen, event->seen_count, &event->seen_room, sizeof(*grown));
+
+	if (grown == NULL) {
+		return false;
+	}
+	event->seen = grown;
+	memset(&grown[event->seen_count++], 0, sizeof(*grown));
+	return true;
 }
 
 static bool number_fits(const struct order *order, const struct event *event)
@@ -57,121 +107,25 @@ bool order_accepts(struct order *order, struct event *event)
 	return true;
 }
 
-bool inbox_init(struct inbox *inbox)
-{
-	memset(inbox, 0, sizeof(*inbox));
-	if (pthread_mutex_init(&inbox->lock, NULL) != 0) {
-		return false;
-	}
-	if (pthread_cond_init(&inbox->room, NULL) != 0) {
-		pthread_mutex_destroy(&inbox->lock);
-		return false;
-	}
-	return true;
-}
-
-void inbox_destroy(struct inbox *inbox)
-{
-	struct event *next;
-
-	for (struct event *event = inbox->first; event != NULL; event = next) {
-		next = event->next;
-		event_free(event);
-	}
-	pthread_cond_destroy(&inbox->room);
-	pthread_mutex_destroy(&inbox->lock);
-}
-
-/* With the lock held. */
-static void append(struct inbox *inbox, struct event *event)
+void queue_add(struct queue *queue, struct event *event)
 {
 	event->next = NULL;
-	if (inbox->last != NULL) {
-		inbox->last->next = event;
-	} else {
-		inbox->first = event;
-	}
-	inbox->last = event;
-	atomic_fetch_add(&inbox->waiting, 1);
+	*(queue->last != NULL ? &queue->last->next : &queue->first) = event;
+	queue->last = event;
 }
 
-bool inbox_push(struct inbox *inbox, struct event *event)
+void queue_drop_first(struct queue *queue)
 {
-	bool open;
+	struct event *event = queue->first;
 
-	pthread_mutex_lock(&inbox->lock);
-	while (!inbox->closed && atomic_load(&inbox->waiting) >= INBOX_MAX) {
-		pthread_cond_wait(&inbox->room, &inbox->lock);
-	}
-	open = !inbox->closed;
-	if (open) {
-		append(inbox, event);
-	}
-	pthread_mutex_unlock(&inbox->lock);
-	if (!open) {
-		event_free(event);
-	}
-	return open;
-}
-
-void inbox_offer(struct inbox *inbox, struct event *event)
-{
-	bool fits;
-
-	pthread_mutex_lock(&inbox->lock);
-	fits = !inbox->closed && atomic_load(&inbox->waiting) < INBOX_MAX;
-	if (fits) {
-		append(inbox, event);
-	}
-	pthread_mutex_unlock(&inbox->lock);
-	if (!fits) {
-		event_free(event);
-	}
-}
-
-struct event *inbox_take(struct inbox *inbox)
-{
-	struct event *events;
-
-	if (atomic_load(&inbox->waiting) == 0) {
-		return NULL;
-	}
-	pthread_mutex_lock(&inbox->lock);
-	events = inbox->first;
-	inbox->first = inbox->last = NULL;
-	pthread_mutex_unlock(&inbox->lock);
-	return events;
-}
-
-void inbox_done(struct inbox *inbox, struct event *event)
-{
+	queue->first = event->next;
+	queue->last = event->next == NULL ? NULL : queue->last;
 	event_free(event);
-	pthread_mutex_lock(&inbox->lock);
-	if (atomic_fetch_sub(&inbox->waiting, 1) == INBOX_MAX) {
-		pthread_cond_broadcast(&inbox->room);
-	}
-	pthread_mutex_unlock(&inbox->lock);
 }
 
-void inbox_close(struct inbox *inbox)
+void queue_clear(struct queue *queue)
 {
-	pthread_mutex_lock(&inbox->lock);
-	inbox->closed = true;
-	pthread_cond_broadcast(&inbox->room);
-	pthread_mutex_unlock(&inbox->lock);
-}
-
-void inbox_note(struct inbox *inbox, int level, const char *format, ...)
-{
-	struct event *event = event_new(EVENT_NOTE);
-	va_list arguments;
-
-	if (event == NULL) {
-		return;
+	while (queue->first != NULL) {
+		queue_drop_first(queue);
 	}
-	event->note_level = level;
-	va_start(arguments, format);
-	vsnprintf(event->note, sizeof(event->note), format, arguments);
-	va_end(arguments);
-	inbox_offer(inbox, event);
 }

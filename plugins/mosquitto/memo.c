@@ -17,6 +17,11 @@ static uint64_t mix(uint64_t hash, uint64_t word)
 	return hash ^ hash >> 29;
 }
 
+struct memo_slot **memo_latest(struct memo *memo, uint64_t version, unsigned action)
+{
+	return &memo->latest[(version * 2 + action) % MEMO_LATEST];
+}
+
 struct memo_slot *memo_slot(struct memo *memo, uint64_t version, unsigned action, const char *name, size_t length)
 {
 	uint64_t hash = mix(version, (uint64_t)action << 32 | length);

@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { MEMO_SLOTS = 4096, MEMO_NAME_MAX_BYTES = 96 };
+enum { MEMO_SLOTS = 4096, MEMO_LATEST = 1024, MEMO_NAME_MAX_BYTES = 96 };
 
 struct memo_slot {
 	uint64_t version;
@@ -22,7 +22,11 @@ struct memo_slot {
 
 struct memo {
 	struct memo_slot slots[MEMO_SLOTS];
+	struct memo_slot *latest[MEMO_LATEST]; /* a guess at the slot, NULL at first */
 };
+
+/* Where the latest allowed question of such rights was kept: most clients say the same again. */
+struct memo_slot **memo_latest(struct memo *memo, uint64_t version, unsigned action);
 
 /* Where a question belongs; NULL if its name is too long to be kept. */
 struct memo_slot *memo_slot(struct memo *memo, uint64_t version, unsigned action, const char *name, size_t length);

@@ -11,7 +11,7 @@ bool nonces_init(struct nonces *nonces, int64_t now_s)
 	memset(nonces, 0, sizeof(*nonces));
 	randombytes_buf(nonces->hash_key, sizeof(nonces->hash_key));
 	nonces->swept_s = now_s;
-	nonces->floor_s = now_s + NONCE_WINDOW_S;
+	nonces->floor_s = now_s + NONCE_JUDGED_AHEAD_S;
 	nonces->places = calloc(NONCES_MAX + 1, sizeof(*nonces->places));
 	nonces->buckets = calloc(BUCKETS, sizeof(*nonces->buckets));
 	return nonces->places != NULL && nonces->buckets != NULL;

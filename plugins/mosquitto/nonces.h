@@ -14,6 +14,9 @@
 enum {
 	NONCES_MAX = 200000,
 	NONCE_WINDOW_S = 60,  /* how far off a proof's time may be */
+	/* The plugin itself judges no proof that is further ahead. The less this is, the sooner a new run of the broker is
+	 * past all that an earlier one may have let in; the more, the more devices with a wrong clock are served quickly. */
+	NONCE_JUDGED_AHEAD_S = 5,
 	NONCE_KEEP_S = 121,   /* a proof is remembered for this long after its time */
 	NONCE_AHEAD_S = 600,  /* a proof dated further ahead than this cannot be remembered */
 	NONCE_WHEEL = 1024,   /* a power of two, more than both together */
@@ -50,7 +53,7 @@ struct nonces {
 	int64_t floor_s; /* proofs with this time or an older one may have been forgotten */
 };
 
-/* What an earlier run of the broker accepted is not known: `now_s` + 60 is the first floor. False if memory is short. */
+/* What an earlier run of the broker accepted is not known: `now_s` + 5 is the first floor. False if memory is short. */
 bool nonces_init(struct nonces *nonces, int64_t now_s);
 void nonces_free(struct nonces *nonces);
 

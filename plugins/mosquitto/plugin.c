@@ -5,7 +5,6 @@
  * `plugin_opt_authd_broker <name>`; see README.md. */
 #include <curl/curl.h>
 #include <sodium.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,13 +15,15 @@
 #include "connect.h"
 #include "context.h"
 #include "neighbours.h"
+#include "version.h"
 
 #define EXPORTED __attribute__((visibility("default")))
 
 enum {
 	PLUGIN_API = 5,
-	SLICE_US = 10000, /* longest work on events in one TICK, and again on kicks, so that neither starves the other */
-	NEXT_TICK_MS = 50
+	SLICE_US = 20000, /* longest work on news in one TICK, and again on kicks, so that neither starves the other */
+	NEXT_TICK_MS = 50,
+	SOON_MS = 5 /* while there is more to read, or an answer to come */
 };
 
 EXPORTED int mosquitto_plugin_version(int supported_version_count, const int *supported_versions)
@@ -101,41 +102,32 @@ static int on_reload(int event, void *event_data, void *userdata)
 	return compat_reload_done(authd->is_2_1);
 }
 
-/* Threads start here and not in init: by now the broker has forked and given up its privileges. */
-static void start_threads(struct authd *authd)
+/* At the first TICK and not in init: by now the broker has forked, given up its privileges and loaded all plugins. */
+static void greet(const struct authd *authd)
 {
-	bool both = stream_start(&authd->stream) && reports_start(&authd->reports);
+	mosquitto_log_printf(MOSQ_LOG_NOTICE, "authd: broker `%s`, boot %s, socket %s", authd->options.broker,
+			     authd->boot, authd->options.socket_path);
+	mosquitto_log_printf(MOSQ_LOG_NOTICE, "authd: retained messages of cut publishers are held back only with "
+					      "`check_retain_source true` in mosquitto.conf");
+	neighbours_report();
+}
 
-	if (both && !authd->started) {
-		authd->started = true;
-		mosquitto_log_printf(MOSQ_LOG_NOTICE, "authd: broker `%s`, boot %s, socket %s", authd->options.broker,
-				     authd->boot, authd->options.socket_path);
-		mosquitto_log_printf(MOSQ_LOG_NOTICE, "authd: retained messages of cut publishers are held back only "
-						      "with `check_retain_source true` in mosquitto.conf");
-		neighbours_report();
+static void report(struct authd *authd)
+{
+	struct event *drop = reports_step(&authd->reports);
+
+	if (drop != NULL) {
+		apply_drop(authd, drop);
+		event_free(drop);
 	}
 }
 
-static bool events_wait(struct authd *authd)
+/* All that is done without being asked. What took long is followed by a rest of the same length for the clients. */
+static void work(struct authd *authd, int64_t now_ms)
 {
-	return authd->todo != NULL || atomic_load(&authd->inbox.waiting) > 0;
-}
+	int64_t begun_us = clock_us(), ended_us;
 
-/* Called after each packet when traffic is heavy, so a TICK with nothing to do reads one clock and that is all. */
-static int on_tick(int event, void *event_data, void *userdata)
-{
-	struct authd *authd = userdata;
-	int64_t now_ms = clock_cached_ms(&authd->clock);
-
-	(void)event;
-	authd->reloading = false;
-	if (!authd->started) {
-		start_threads(authd);
-	}
-	authd->ticked_at_ms = authd->started ? now_ms : 0;
-	if (events_wait(authd)) {
-		apply_events(authd, clock_us() + SLICE_US);
-	}
+	apply_news(authd, begun_us + SLICE_US);
 	apply_lease_ends(authd, now_ms);
 	if (authd->table.kick_first != NULL) {
 		apply_kicks(authd, clock_us() + SLICE_US);
@@ -143,15 +135,36 @@ static int on_tick(int event, void *event_data, void *userdata)
 	if (authd->syncing) {
 		apply_sync(authd);
 	}
-	reports_send(&authd->reports);
-	compat_next_tick(event_data, NEXT_TICK_MS);
+	report(authd);
+	ended_us = clock_us();
+	authd->worked_at_ms = now_ms;
+	authd->rest_until_ms = (ended_us + ended_us - begun_us) / 1000;
+}
+
+/* Called after each packet when traffic is heavy. Then most calls do nothing: nothing is looked for before the coarse
+ * clock, which moves every 1 to 10 ms, has moved. */
+static int on_tick(int event, void *event_data, void *userdata)
+{
+	struct authd *authd = userdata;
+	int64_t now_ms = clock_pass_ms(&authd->clock);
+
+	(void)event;
+	authd->reloading = false;
+	if (authd->ticked_at_ms == 0) {
+		greet(authd);
+	}
+	authd->ticked_at_ms = now_ms;
+	if (now_ms != authd->worked_at_ms && now_ms >= authd->rest_until_ms) {
+		work(authd, now_ms);
+	}
+	compat_next_tick(event_data, authd->caught_up && authd->reports.body == NULL ? NEXT_TICK_MS : SOON_MS);
 	return MOSQ_ERR_SUCCESS;
 }
 
 /* --- init and cleanup --- */
 
 /* One per process, so it can live nowhere but here: a second instance would hold half of the sessions. */
-static atomic_flag loaded = ATOMIC_FLAG_INIT;
+static bool loaded;
 
 static void make_boot_id(char boot[BOOT_ID_CHARS + 1])
 {
@@ -196,40 +209,34 @@ static void unregister_all(struct authd *authd)
 	compat_unregister_offline(authd->id, on_disconnect);
 }
 
-static void free_events(struct event *event)
-{
-	struct event *next;
-
-	for (; event != NULL; event = next) {
-		next = event->next;
-		event_free(event);
-	}
-}
-
 static void destroy(struct authd *authd)
 {
-	inbox_close(&authd->inbox);
-	stream_stop(&authd->stream);
-	reports_stop(&authd->reports);
+	stream_free(&authd->stream);
+	reports_free(&authd->reports);
 	http_free(&authd->http);
-	free_events(authd->todo);
-	inbox_destroy(&authd->inbox);
+	queue_clear(&authd->todo);
 	table_clear(&authd->table);
 	nonces_free(&authd->nonces);
 	free(authd);
 	curl_global_cleanup();
 }
 
-/* The parts that own nothing but memory; destroy() works once the first two are there. */
+/* The parts that own memory; each may be released even if it or an earlier one could not be made. */
+static bool make_parts(struct authd *authd)
+{
+	const struct options *options = &authd->options;
+
+	return table_init(&authd->table) && nonces_init(&authd->nonces, clock_wall_s()) &&
+	       http_init(&authd->http, options->socket_path) &&
+	       stream_init(&authd->stream, options, authd->boot, &authd->todo) &&
+	       reports_init(&authd->reports, options, authd->boot, &authd->stream, &authd->table);
+}
+
 static struct authd *create(mosquitto_plugin_id_t *identifier, const struct options *options)
 {
 	struct authd *authd = calloc(1, sizeof(*authd));
 
-	if (authd == NULL || !table_init(&authd->table) || !inbox_init(&authd->inbox)) {
-		if (authd != NULL) {
-			table_clear(&authd->table);
-		}
-		free(authd);
+	if (authd == NULL) {
 		curl_global_cleanup();
 		return NULL;
 	}
@@ -239,9 +246,7 @@ static struct authd *create(mosquitto_plugin_id_t *identifier, const struct opti
 	authd->is_2_1 = compat_is_2_1();
 	make_boot_id(authd->boot);
 	rates_init(&authd->rates, options->rate);
-	stream_init(&authd->stream, &authd->options, authd->boot, &authd->inbox);
-	if (!nonces_init(&authd->nonces, clock_wall_s()) || !http_init(&authd->http, authd->options.socket_path, false) ||
-	    !reports_init(&authd->reports, &authd->options, authd->boot, &authd->inbox, &authd->stream)) {
+	if (!make_parts(authd)) {
 		destroy(authd);
 		return NULL;
 	}
@@ -280,19 +285,18 @@ EXPORTED int mosquitto_plugin_init(mosquitto_plugin_id_t *identifier, void **use
 	struct options read;
 	int rc;
 
+	mosquitto_log_printf(MOSQ_LOG_NOTICE, "authd: %s", PLUGIN_VERSION);
 	if (!options_read(&read, options, option_count, problem)) {
 		mosquitto_log_printf(MOSQ_LOG_ERR, "authd: %s", problem);
 		return MOSQ_ERR_INVAL;
 	}
-	if (atomic_flag_test_and_set(&loaded)) {
+	if (loaded) {
 		mosquitto_log_printf(MOSQ_LOG_ERR, "authd: the plugin is loaded twice; write `per_listener_settings false` "
 						   "and one `plugin` line above all listeners");
 		return MOSQ_ERR_INVAL;
 	}
 	rc = start(identifier, &read, userdata);
-	if (rc != MOSQ_ERR_SUCCESS) {
-		atomic_flag_clear(&loaded);
-	}
+	loaded = rc == MOSQ_ERR_SUCCESS;
 	return rc;
 }
 
@@ -305,7 +309,7 @@ EXPORTED int mosquitto_plugin_cleanup(void *userdata, struct mosquitto_opt *opti
 	if (authd != NULL) {
 		unregister_all(authd);
 		destroy(authd);
-		atomic_flag_clear(&loaded);
+		loaded = false;
 	}
 	return MOSQ_ERR_SUCCESS;
 }

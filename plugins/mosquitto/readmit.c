@@ -21,15 +21,15 @@ static bool in_window(int64_t time_s)
 {
 	int64_t now_s = clock_wall_s();
 
-	return time_s >= now_s - NONCE_WINDOW_S && time_s <= now_s + NONCE_WINDOW_S;
+	return time_s >= now_s - NONCE_WINDOW_S && time_s <= now_s + NONCE_JUDGED_AHEAD_S;
 }
 
-/* Only what may be judged here: everything the daemon has said is applied, and no snapshot is missing. */
+/* Only what may be judged here: everything the daemon has said is carried out, and no snapshot is missing. */
 static bool may_judge(const struct attempt *attempt)
 {
 	const struct authd *authd = attempt->authd;
 
-	return attempt->plain && authd->had_snapshot && authd->todo == NULL && in_window(attempt->time_s);
+	return attempt->plain && authd->had_snapshot && authd->caught_up && in_window(attempt->time_s);
 }
 
 /* Version is the first byte, time and nonce the next thirteen: from the second byte on, so it is encoded anew. */

@@ -7,13 +7,12 @@
 
 #include "clock.h"
 #include "compat.h"
-#include "threads.h"
 #include "wire.h"
 
 static const char *const WHAT[] = {
 	[REPORT_ONLINE] = "online",           [REPORT_OFFLINE] = "offline",     [REPORT_KICKED] = "kicked",
 	[REPORT_CUT_OFFLINE] = "cut_offline", [REPORT_NOT_FOUND] = "not_found", [REPORT_KICK_FAILED] = "kick_failed",
-	[REPORT_READMITTED] = "readmitted",
+	[REPORT_READMITTED] = "readmitted",   [REPORT_RETAINED] = "retained",
 };
 
 enum { ITEM_FRAME_BYTES = 160 }; /* names, punctuation, ids and a number of one item */
@@ -24,50 +23,30 @@ size_t reports_sync_bytes(const char *client_id)
 	return strlen(client_id) * 2 + ITEM_FRAME_BYTES;
 }
 
-bool reports_init(struct reports *reports, const struct options *options, const char *boot, struct inbox *inbox,
-		  struct stream *stream)
+bool reports_init(struct reports *reports, const struct options *options, const char *boot, struct stream *stream,
+		  const struct table *table)
 {
 	memset(reports, 0, sizeof(*reports));
 	reports->options = options;
 	reports->boot = boot;
-	reports->inbox = inbox;
 	reports->stream = stream;
-	if (pthread_mutex_init(&reports->lock, NULL) != 0) {
-		return false;
-	}
-	if (pthread_cond_init(&reports->wake, NULL) != 0) {
-		pthread_mutex_destroy(&reports->lock);
-		return false;
-	}
-	reports->ready = true;
+	reports->table = table;
 	reports->ring = calloc(REPORTS_MAX, sizeof(*reports->ring));
-	if (reports->ring == NULL) {
-		reports_stop(reports);
-		return false;
-	}
-	return true;
+	return reports->ring != NULL && http_init(&reports->http, options->socket_path);
 }
 
-/* --- the broker thread's side --- */
+/* --- what is to be said --- */
 
 static void add(struct reports *reports, const struct report *report)
 {
-	bool overflow;
-
-	pthread_mutex_lock(&reports->lock);
-	overflow = reports->count == REPORTS_MAX;
-	if (overflow) {
-		reports->count = 0;
+	if (reports->count == REPORTS_MAX) {
+		reports->count = reports->in_request = 0;
 		reports->taken = reports->added;
+		stream_resync(reports->stream);
 	}
 	reports->ring[(reports->first + reports->count) % REPORTS_MAX] = *report;
 	reports->count++;
 	reports->added++;
-	pthread_mutex_unlock(&reports->lock);
-	reports->unsent = true;
-	if (overflow) {
-		stream_resync(reports->stream);
-	}
 }
 
 static struct report make_report(enum report_what what, const char *client_id, const char *session)
@@ -96,41 +75,18 @@ void reports_add_readmitted(struct reports *reports, const char *client_id, cons
 	add(reports, &report);
 }
 
-void reports_send(struct reports *reports)
+bool reports_sync_room(const struct reports *reports)
 {
-	if (!reports->unsent) {
-		return;
-	}
-	reports->unsent = false;
-	pthread_mutex_lock(&reports->lock);
-	pthread_cond_signal(&reports->wake);
-	pthread_mutex_unlock(&reports->lock);
-}
-
-bool reports_sync_room(struct reports *reports)
-{
-	bool room;
-
-	pthread_mutex_lock(&reports->lock);
-	room = reports->chunks < SYNC_CHUNKS_MAX;
-	pthread_mutex_unlock(&reports->lock);
-	return room;
+	return reports->chunks < SYNC_CHUNKS_MAX;
 }
 
 void reports_sync_add(struct reports *reports, struct sync_chunk *chunk)
 {
 	chunk->next = NULL;
-	pthread_mutex_lock(&reports->lock);
 	chunk->after = reports->added;
-	if (reports->chunk_last != NULL) {
-		reports->chunk_last->next = chunk;
-	} else {
-		reports->chunk_first = chunk;
-	}
+	*(reports->chunk_last != NULL ? &reports->chunk_last->next : &reports->chunk_first) = chunk;
 	reports->chunk_last = chunk;
 	reports->chunks++;
-	pthread_cond_signal(&reports->wake);
-	pthread_mutex_unlock(&reports->lock);
 }
 
 static void free_chunks(struct sync_chunk *chunk)
@@ -145,14 +101,9 @@ static void free_chunks(struct sync_chunk *chunk)
 
 void reports_sync_restart(struct reports *reports)
 {
-	struct sync_chunk *stale;
-
-	pthread_mutex_lock(&reports->lock);
-	stale = reports->chunk_first;
+	free_chunks(reports->chunk_first);
 	reports->chunk_first = reports->chunk_last = NULL;
 	reports->chunks = 0;
-	pthread_mutex_unlock(&reports->lock);
-	free_chunks(stale);
 }
 
 /* --- requests --- */
@@ -193,6 +144,33 @@ static char *print_and_delete(cJSON *json)
 	return text;
 }
 
+/* What the session of a report left behind, NULL if it is nothing or not to be told. */
+static const struct retained *left_behind(const struct reports *reports, const struct report *report)
+{
+	const struct entry *entry;
+
+	if (report->what == REPORT_ONLINE || report->what == REPORT_READMITTED) {
+		return NULL;
+	}
+	entry = table_find_session(reports->table, report->session);
+	return entry == NULL || entry->retained.count + entry->retained.more == 0 ? NULL : &entry->retained;
+}
+
+static bool fill_retained(cJSON *item, const struct retained *retained)
+{
+	cJSON *names = cJSON_AddArrayToObject(item, "retained");
+
+	for (const struct left_topic *left = retained->oldest; left != NULL; left = left->newer) {
+		cJSON *name = cJSON_CreateString(left->name);
+
+		if (name == NULL || !cJSON_AddItemToArray(names, name)) {
+			cJSON_Delete(name);
+			return false;
+		}
+	}
+	return names != NULL && cJSON_AddNumberToObject(item, "retained_more", retained->more) != NULL;
+}
+
 static bool fill_report(cJSON *item, const struct report *report, int64_t now_ms)
 {
 	if (item == NULL || cJSON_AddStringToObject(item, "what", WHAT[report->what]) == NULL ||
@@ -203,16 +181,18 @@ static bool fill_report(cJSON *item, const struct report *report, int64_t now_ms
 						     cJSON_AddBoolToObject(item, "clean", report->clean) != NULL);
 }
 
-static char *write_reports(const struct reports *reports, const struct report *batch, size_t count)
+static char *write_reports(const struct reports *reports, size_t count)
 {
 	cJSON *list = NULL;
 	cJSON *json = new_request(reports, "events", &list);
 	int64_t now_ms = clock_ms();
 
 	for (size_t i = 0; json != NULL && i < count; i++) {
-		cJSON *item = add_item(list, batch[i].client_id, batch[i].session);
+		const struct report *report = &reports->ring[(reports->first + i) % REPORTS_MAX];
+		const struct retained *retained = left_behind(reports, report);
+		cJSON *item = add_item(list, report->client_id, report->session);
 
-		if (!fill_report(item, &batch[i], now_ms)) {
+		if (!fill_report(item, report, now_ms) || (retained != NULL && !fill_retained(item, retained))) {
 			cJSON_Delete(json);
 			json = NULL;
 		}
@@ -238,121 +218,33 @@ static char *write_sync(const struct reports *reports, const struct sync_chunk *
 	return json == NULL ? NULL : print_and_delete(json);
 }
 
-/* --- the reporter thread --- */
+/* --- the request under way --- */
 
-enum outcome { OUTCOME_DONE, OUTCOME_RETRY, OUTCOME_REFUSED };
+static const char SESSION_PATH[] = "/v1/plugin/session";
+static const char SYNC_PATH[] = "/v1/plugin/sync";
 
-static enum outcome post(struct reports *reports, const char *path, char *json)
+static size_t report_bytes(const struct reports *reports, const struct report *report)
 {
-	long status;
+	const struct retained *retained = left_behind(reports, report);
 
-	if (json == NULL) {
-		return OUTCOME_RETRY;
-	}
-	status = http_post(&reports->http, path, json, POST_TIMEOUT_MS, &reports->stop);
-	cJSON_free(json);
-	if (status == STATUS_OK) {
-		return OUTCOME_DONE;
-	}
-	return status >= 400 && status < 500 ? OUTCOME_REFUSED : OUTCOME_RETRY;
+	return reports_sync_bytes(report->client_id) + (retained == NULL ? 0 : retained_json_bytes(retained));
 }
 
-/* A request the daemon calls wrong would be wrong again: give it up and let a snapshot put both sides right. */
-static void give_up(struct reports *reports, const char *path)
+/* How many reports fit one request and come before the chunk whose turn is next. */
+static size_t batch_size(const struct reports *reports)
 {
-	inbox_note(reports->inbox, MOSQ_LOG_WARNING, "authd: the daemon refused a request to %s, asking for a new snapshot",
-		   path);
-	stream_resync(reports->stream);
-}
+	const struct sync_chunk *chunk = reports->chunk_first;
+	size_t most = reports->count < BATCH_MAX ? reports->count : BATCH_MAX;
+	size_t size = 0, bytes = 0;
 
-static void pause_before_retry(const struct reports *reports, unsigned failures)
-{
-	uint32_t bound_ms = RETRY_LEAST_MS << (failures < 5 ? failures : 5);
-	int64_t until_ms = clock_ms() + RETRY_LEAST_MS +
-			   randombytes_uniform(bound_ms < RETRY_MOST_MS ? bound_ms : RETRY_MOST_MS);
-
-	while (!atomic_load(&reports->stop) && clock_ms() < until_ms) {
-		threads_pause(INTERRUPT_MS);
-	}
-}
-
-static void send_reports(struct reports *reports, const struct report *batch, size_t count)
-{
-	static const char path[] = "/v1/plugin/session";
-
-	for (unsigned failures = 0; !atomic_load(&reports->stop); failures++) {
-		switch (post(reports, path, write_reports(reports, batch, count))) {
-		case OUTCOME_DONE:
-			return;
-		case OUTCOME_REFUSED:
-			give_up(reports, path);
-			return;
-		case OUTCOME_RETRY:
-			pause_before_retry(reports, failures);
-		}
-	}
-}
-
-/* The answer names clients; we asked about sessions. Bind them, so that a newer session is left alone. */
-static void bind_sessions(struct event *drop, const struct sync_chunk *chunk)
-{
-	for (size_t i = 0; i < drop->count; i++) {
-		for (size_t j = 0; j < chunk->count; j++) {
-			if (strcmp(drop->sessions[i].client_id, chunk->clients[j].client_id) == 0) {
-				strcpy(drop->sessions[i].session, chunk->clients[j].session);
-			}
-		}
-	}
-}
-
-static void send_sync(struct reports *reports, const struct sync_chunk *chunk)
-{
-	static const char path[] = "/v1/plugin/sync";
-	enum outcome outcome = OUTCOME_RETRY;
-	struct event *drop;
-
-	for (unsigned failures = 0; failures < 5 && outcome == OUTCOME_RETRY && !atomic_load(&reports->stop);
-	     failures++) {
-		outcome = post(reports, path, write_sync(reports, chunk));
-		if (outcome == OUTCOME_RETRY) {
-			pause_before_retry(reports, failures);
-		}
-	}
-	if (atomic_load(&reports->stop)) {
-		return;
-	}
-	drop = outcome == OUTCOME_DONE ? wire_parse_sync(reports->http.body, reports->http.length) : NULL;
-	if (drop == NULL) {
-		give_up(reports, path);
-		return;
-	}
-	bind_sessions(drop, chunk);
-	inbox_push(reports->inbox, drop);
-}
-
-static bool chunk_is_due(const struct reports *reports)
-{
-	return reports->chunk_first != NULL && reports->taken >= reports->chunk_first->after;
-}
-
-/* Move as many reports as fit one request out of the ring. With the lock held. */
-static size_t take_batch(struct reports *reports, struct report batch[BATCH_MAX])
-{
-	size_t taken = 0, bytes = 0;
-
-	while (taken < BATCH_MAX && reports->count > 0 && !chunk_is_due(reports)) {
-		const struct report *next = &reports->ring[reports->first];
-
-		bytes += reports_sync_bytes(next->client_id);
+	while (size < most && (chunk == NULL || reports->taken + size < chunk->after)) {
+		bytes += report_bytes(reports, &reports->ring[(reports->first + size) % REPORTS_MAX]);
 		if (bytes > BATCH_MAX_BYTES) {
 			break;
 		}
-		batch[taken++] = *next;
-		reports->first = (reports->first + 1) % REPORTS_MAX;
-		reports->count--;
-		reports->taken++;
+		size++;
 	}
-	return taken;
+	return size;
 }
 
 static struct sync_chunk *take_chunk(struct reports *reports)
@@ -367,69 +259,125 @@ static struct sync_chunk *take_chunk(struct reports *reports)
 	return chunk;
 }
 
-/* Wait for work and take it: a batch of reports, or the chunk whose turn it is. */
-static size_t next_work(struct reports *reports, struct report batch[BATCH_MAX], struct sync_chunk **chunk)
+/* Reports stay in the ring until the daemon has them. */
+static void forget_sent(struct reports *reports)
 {
-	size_t taken;
-
-	pthread_mutex_lock(&reports->lock);
-	while (!atomic_load(&reports->stop) && reports->count == 0 && reports->chunk_first == NULL) {
-		pthread_cond_wait(&reports->wake, &reports->lock);
-	}
-	taken = take_batch(reports, batch);
-	*chunk = taken == 0 ? take_chunk(reports) : NULL;
-	pthread_mutex_unlock(&reports->lock);
-	return taken;
+	reports->first = (reports->first + reports->in_request) % REPORTS_MAX;
+	reports->count -= reports->in_request;
+	reports->taken += reports->in_request;
+	reports->in_request = 0;
 }
 
-static void *run(void *userdata)
+/* The answer names clients; we asked about sessions. Bind them, so that a newer session is left alone. */
+static void bind_sessions(struct event *drop, const struct sync_chunk *chunk)
 {
-	struct reports *reports = userdata;
-	struct report *batch = calloc(BATCH_MAX, sizeof(*batch));
-
-	threads_own_files();
-	while (!atomic_load(&reports->stop) && !http_init(&reports->http, reports->options->socket_path, true)) {
-		threads_pause(INTERRUPT_MS);
-	}
-	while (batch != NULL && !atomic_load(&reports->stop)) {
-		struct sync_chunk *chunk;
-		size_t count = next_work(reports, batch, &chunk);
-
-		if (count > 0) {
-			send_reports(reports, batch, count);
-			threads_pause(COLLECT_MS);
-		}
-		if (chunk != NULL) {
-			send_sync(reports, chunk);
-			free(chunk);
+	for (size_t i = 0; i < drop->count; i++) {
+		for (size_t j = 0; j < chunk->count; j++) {
+			if (strcmp(drop->sessions[i].client_id, chunk->clients[j].client_id) == 0) {
+				strcpy(drop->sessions[i].session, chunk->clients[j].session);
+			}
 		}
 	}
-	http_free(&reports->http);
-	free(batch);
+}
+
+/* A request the daemon calls wrong would be wrong again: give it up and let a snapshot put both sides right. */
+static void give_up(struct reports *reports, const char *path)
+{
+	mosquitto_log_printf(MOSQ_LOG_WARNING, "authd: the daemon refused a request to %s, asking for a new snapshot",
+			     path);
+	stream_resync(reports->stream);
+}
+
+static void retry_later(struct reports *reports)
+{
+	unsigned failures = reports->failures++;
+	uint32_t bound_ms = RETRY_LEAST_MS << (failures < 5 ? failures : 5);
+
+	bound_ms = bound_ms < RETRY_MOST_MS ? bound_ms : RETRY_MOST_MS;
+	reports->in_request = 0;
+	reports->not_before_ms = clock_ms() + RETRY_LEAST_MS + randombytes_uniform(bound_ms);
+}
+
+static struct event *end_sync(struct reports *reports, bool done)
+{
+	struct event *drop = done ? wire_parse_sync(reports->http.body, reports->http.length) : NULL;
+
+	if (drop == NULL) {
+		give_up(reports, SYNC_PATH);
+	} else {
+		bind_sessions(drop, reports->chunk);
+	}
+	free(reports->chunk);
+	reports->chunk = NULL;
+	return drop;
+}
+
+static struct event *end_request(struct reports *reports, long status)
+{
+	bool done = status == STATUS_OK, refused = status >= 400 && status < 500;
+	bool sync = reports->chunk != NULL;
+
+	cJSON_free(reports->body);
+	reports->body = NULL;
+	if (!done && !refused && !(sync && reports->failures + 1 >= SYNC_TRIES)) {
+		retry_later(reports);
+		return NULL;
+	}
+	reports->failures = 0;
+	if (sync) {
+		return end_sync(reports, done);
+	}
+	forget_sent(reports);
+	reports->not_before_ms = clock_ms() + COLLECT_MS;
+	if (refused) {
+		give_up(reports, SESSION_PATH);
+	}
 	return NULL;
 }
 
-bool reports_start(struct reports *reports)
+static void begin_request(struct reports *reports)
 {
-	reports->running = reports->running || threads_start(&reports->thread, run, reports);
-	return reports->running;
-}
+	size_t batch = reports->chunk == NULL ? batch_size(reports) : 0;
+	const char *path = batch > 0 ? SESSION_PATH : SYNC_PATH;
 
-void reports_stop(struct reports *reports)
-{
-	if (!reports->ready) {
+	if (batch == 0 && reports->chunk == NULL) {
+		reports->chunk = take_chunk(reports);
+	}
+	if (batch == 0 && reports->chunk == NULL) {
 		return;
 	}
-	pthread_mutex_lock(&reports->lock);
-	atomic_store(&reports->stop, true);
-	pthread_cond_signal(&reports->wake);
-	pthread_mutex_unlock(&reports->lock);
-	if (reports->running) {
-		pthread_join(reports->thread, NULL);
+	reports->in_request = batch;
+	reports->body = batch > 0 ? write_reports(reports, batch) : write_sync(reports, reports->chunk);
+	if (reports->body == NULL || !http_begin(&reports->http, path, reports->body, POST_TIMEOUT_MS)) {
+		(void)end_request(reports, 0); /* memory is short: again later */
 	}
+}
+
+struct event *reports_step(struct reports *reports)
+{
+	struct event *drop = NULL;
+	long status;
+
+	if (reports->body != NULL) {
+		if (!http_step(&reports->http, &status)) {
+			return NULL;
+		}
+		drop = end_request(reports, status);
+	}
+	if (reports->count + reports->chunks > 0 || reports->chunk != NULL) {
+		if (clock_ms() >= reports->not_before_ms) {
+			begin_request(reports);
+		}
+	}
+	return drop;
+}
+
+void reports_free(struct reports *reports)
+{
+	http_free(&reports->http);
+	cJSON_free(reports->body);
+	free(reports->chunk);
 	free_chunks(reports->chunk_first);
 	free(reports->ring);
-	pthread_cond_destroy(&reports->wake);
-	pthread_mutex_destroy(&reports->lock);
 	memset(reports, 0, sizeof(*reports));
 }

@@ -1,17 +1,15 @@
-/* The reader thread: holds the event stream open, checks its order, hands events to the broker thread. */
+/* The event stream, read on the broker's own thread without ever waiting for it. */
 #ifndef AUTHD_STREAM_H
 #define AUTHD_STREAM_H
 
 #include <curl/curl.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 
 #include "events.h"
+#include "line.h"
 #include "options.h"
 
 enum {
-	LINE_MAX_BYTES = 16 << 20,
 	SILENCE_MAX_MS = 12000,
 	RETRY_LEAST_MS = 100,
 	RETRY_MOST_MS = 2000
@@ -20,29 +18,27 @@ enum {
 struct stream {
 	const struct options *options;
 	const char *boot;
-	struct inbox *inbox;
-	pthread_t thread;
-	bool running;
-	atomic_bool stop;
-	atomic_bool resync;
-	/* Below: the reader thread's own. */
+	struct queue *queue; /* where events go */
 	CURLM *multi;
+	CURL *easy; /* NULL between two streams */
 	struct order order;
-	char *line;
-	size_t length, room;
-	int64_t heard_ms;
+	struct line line;
+	int64_t heard_ms, retry_at_ms;
+	bool received; /* anything in the step under way */
+	bool resync;
 	const char *fault; /* why the stream was given up, NULL while it is good */
 	unsigned failures;
 };
 
-/* The thread starts with stream_start(), called on the broker thread when the broker has settled. */
-void stream_init(struct stream *stream, const struct options *options, const char *boot, struct inbox *inbox);
-bool stream_start(struct stream *stream);
+/* False if memory is short. Nothing is opened before the first stream_read(). */
+bool stream_init(struct stream *stream, const struct options *options, const char *boot, struct queue *queue);
+void stream_free(struct stream *stream);
 
-/* Drop the stream and open a new one, which begins with a snapshot. From any thread. */
+/* Take in what has come, one buffer of libcurl's (16 KiB) at most; open a stream if there is none and it is time. True
+ * if there may be more: then call it again, best after the queue has been worked off. */
+bool stream_read(struct stream *stream);
+
+/* Drop the stream and open a new one, which begins with a snapshot. */
 void stream_resync(struct stream *stream);
-
-/* Join the thread and release everything. The inbox must be closed before. */
-void stream_stop(struct stream *stream);
 
 #endif

@@ -256,9 +256,10 @@ bool table_init(struct table *table)
 	       index_init(&table->indexes[BY_SESSION]) && index_init(&table->indexes[BY_KEY]);
 }
 
-static void release(struct entry *entry)
+static void release(struct table *table, struct entry *entry)
 {
 	terms_free(&entry->terms);
+	retained_clear(&entry->retained, &table->retained);
 	free(entry);
 }
 
@@ -271,7 +272,7 @@ void table_clear(struct table *table)
 
 		for (struct entry *entry = clients->buckets[i]; entry != NULL; entry = next) {
 			next = entry->chain[BY_CLIENT].next;
-			release(entry);
+			release(table, entry);
 		}
 	}
 	for (enum which_index which = 0; which < INDEXES; which++) {
@@ -293,7 +294,7 @@ static void drop(struct table *table, struct entry *entry)
 	}
 	table->count--;
 	table->generation++;
-	release(entry);
+	release(table, entry);
 }
 
 static struct entry *find(const struct table *table, enum which_index which, const char *name)
@@ -367,6 +368,15 @@ static void insert(struct table *table, struct entry *entry)
 	table->generation++;
 }
 
+/* What a key left under a client id stays on its list; what another key left there is not the newcomer's. */
+static void take_over_retained(struct entry *entry, struct entry *old)
+{
+	if (strcmp(entry->terms.key, old->terms.key) == 0) {
+		entry->retained = old->retained;
+		memset(&old->retained, 0, sizeof(old->retained));
+	}
+}
+
 struct entry *table_put(struct table *table, struct terms *terms, const struct origin *origin, const void *connection)
 {
 	struct entry *old = table_find_client(table, terms->client_id);
@@ -379,6 +389,7 @@ struct entry *table_put(struct table *table, struct terms *terms, const struct o
 	entry->online = true;
 	if (old != NULL) {
 		entry->previous_connection = old->online && !old->denied ? old->connection : NULL;
+		take_over_retained(entry, old);
 		drop(table, old);
 	}
 	insert(table, entry);

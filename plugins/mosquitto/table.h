@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "grammar.h"
+#include "retained.h"
 #include "rights.h"
 #include "verify.h"
 
@@ -60,6 +61,7 @@ struct entry {
 	enum kick_cause kick;
 	bool kick_with_will;
 	uint32_t snapshot_mark;
+	struct retained retained; /* also of earlier sessions of the same client id and key */
 	struct {
 		uint64_t hash;
 		struct entry *next;
@@ -78,6 +80,7 @@ struct table {
 	unsigned char hash_key[16];
 	struct index indexes[INDEXES];
 	size_t count, offline, offline_max, live_max;
+	size_t retained; /* topics in the lists of all entries */
 	struct entry *oldest, *newest;
 	struct entry *kick_first, *kick_last;
 	struct entry **heap; /* [1..heap_count], earliest lease end first */

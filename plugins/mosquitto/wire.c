@@ -323,56 +323,6 @@ static bool read_proof_id(const cJSON *value, struct proof_id *id)
 	return true;
 }
 
-static bool read_seen(const cJSON *list, struct event *event)
-{
-	const cJSON *child;
-
-	if (!cJSON_IsArray(list)) {
-		return list == NULL;
-	}
-	event->seen = calloc((size_t)cJSON_GetArraySize(list) + 1, sizeof(*event->seen));
-	if (event->seen == NULL) {
-		return false;
-	}
-	cJSON_ArrayForEach(child, list) {
-		if (!read_proof_id(child, &event->seen[event->seen_count++])) {
-			return false;
-		}
-	}
-	return true;
-}
-
-static bool read_snapshot(const cJSON *json, int64_t from_ms, struct event *event)
-{
-	struct member members[] = {{"run", NULL}, {"sessions", NULL}, {"seen", NULL}};
-	const cJSON *child;
-
-	if (!pick(json, members, 3) || !read_run(members[0].value, event->origin.run) ||
-	    !cJSON_IsArray(members[1].value) || !read_seen(members[2].value, event)) {
-		return false;
-	}
-	event->sessions = calloc((size_t)cJSON_GetArraySize(members[1].value) + 1, sizeof(*event->sessions));
-	if (event->sessions == NULL) {
-		return false;
-	}
-	cJSON_ArrayForEach(child, members[1].value) {
-		if (!read_session(child, from_ms, &event->sessions[event->count++])) {
-			return false;
-		}
-	}
-	return true;
-}
-
-static bool read_set(const cJSON *json, int64_t from_ms, struct event *event)
-{
-	event->sessions = calloc(1, sizeof(*event->sessions));
-	if (event->sessions == NULL) {
-		return false;
-	}
-	event->count = 1;
-	return read_session(json, from_ms, &event->sessions[0]);
-}
-
 static bool read_renewal(const cJSON *pair, int64_t from_ms, struct renewal *renewal)
 {
 	return cJSON_IsArray(pair) && cJSON_GetArraySize(pair) == 2 &&
@@ -380,24 +330,79 @@ static bool read_renewal(const cJSON *pair, int64_t from_ms, struct renewal *ren
 	       read_end(cJSON_GetArrayItem(pair, 1), from_ms, &renewal->ends_at_ms);
 }
 
-static bool read_lease(const cJSON *json, int64_t from_ms, struct event *event)
+/* Sessions and renewals share one counter: no line has both. */
+static bool read_entry(enum wire_list list, const cJSON *json, struct event *event)
 {
-	struct member members[] = {{"leases", NULL}};
-	const cJSON *child;
+	int64_t from_ms = event->arrived_us / 1000;
 
-	if (!pick(json, members, 1) || !cJSON_IsArray(members[0].value)) {
+	switch (list) {
+	case LIST_SESSIONS:
+		return event->renewals == NULL && event_add_session(event) &&
+		       read_session(json, from_ms, &event->sessions[event->count - 1]);
+	case LIST_LEASES:
+		return event->sessions == NULL && event_add_renewal(event) &&
+		       read_renewal(json, from_ms, &event->renewals[event->count - 1]);
+	case LIST_SEEN:
+		return event_add_seen(event) && read_proof_id(json, &event->seen[event->seen_count - 1]);
+	default:
 		return false;
 	}
-	event->renewals = calloc((size_t)cJSON_GetArraySize(members[0].value) + 1, sizeof(*event->renewals));
-	if (event->renewals == NULL) {
-		return false;
-	}
-	cJSON_ArrayForEach(child, members[0].value) {
-		if (!read_renewal(child, from_ms, &event->renewals[event->count++])) {
-			return false;
+}
+
+enum wire_list wire_list_of(const char *name, size_t length)
+{
+	static const char *const names[] = {
+		[LIST_SESSIONS] = "sessions", [LIST_LEASES] = "leases", [LIST_SEEN] = "seen"};
+
+	for (enum wire_list list = LIST_SESSIONS; list <= LIST_SEEN; list++) {
+		if (strlen(names[list]) == length && memcmp(names[list], name, length) == 0) {
+			return list;
 		}
 	}
-	return true;
+	return LIST_NONE;
+}
+
+bool wire_parse_entry(enum wire_list list, const char *text, size_t length, struct event *event)
+{
+	cJSON *json = parse_text(text, length);
+	bool valid = json != NULL && read_entry(list, json, event);
+
+	cJSON_Delete(json);
+	return valid;
+}
+
+/* A list of a frame; what was in it has been read already. */
+static bool is_emptied(const cJSON *value)
+{
+	return cJSON_IsArray(value) && value->child == NULL;
+}
+
+static bool has_entries(const struct event *event)
+{
+	return event->count > 0 || event->seen_count > 0;
+}
+
+static bool read_snapshot(const cJSON *json, struct event *event)
+{
+	struct member members[] = {{"run", NULL}, {"sessions", NULL}, {"seen", NULL}};
+
+	return pick(json, members, 3) && read_run(members[0].value, event->origin.run) &&
+	       is_emptied(members[1].value) && (members[2].value == NULL || is_emptied(members[2].value)) &&
+	       event->renewals == NULL;
+}
+
+static bool read_set(const cJSON *json, struct event *event)
+{
+	return !has_entries(event) && event_add_session(event) &&
+	       read_session(json, event->arrived_us / 1000, &event->sessions[0]);
+}
+
+static bool read_lease(const cJSON *json, const struct event *event)
+{
+	struct member members[] = {{"leases", NULL}};
+
+	return pick(json, members, 1) && is_emptied(members[0].value) && event->sessions == NULL &&
+	       event->seen == NULL;
 }
 
 static bool is_empty(const cJSON *value)
@@ -411,11 +416,9 @@ static bool read_cut(const cJSON *json, struct event *event)
 		{"key", NULL}, {"client_id", NULL}, {"session", NULL}, {"will", NULL}, {"reason", NULL}};
 	struct terms *cut;
 
-	event->sessions = calloc(1, sizeof(*event->sessions));
-	if (event->sessions == NULL || !pick(json, members, 5)) {
+	if (has_entries(event) || !event_add_session(event) || !pick(json, members, 5)) {
 		return false;
 	}
-	event->count = 1;
 	cut = &event->sessions[0];
 	return read_key_id(members[0].value, cut->key) &&
 	       (is_empty(members[1].value) || read_client_id(members[1].value, cut->client_id)) &&
@@ -428,18 +431,18 @@ static bool read_beat(const cJSON *json, struct event *event)
 {
 	struct member members[] = {{"run", NULL}};
 
-	return pick(json, members, 1) && read_run(members[0].value, event->origin.run);
+	return pick(json, members, 1) && read_run(members[0].value, event->origin.run) && !has_entries(event);
 }
 
-static bool read_body(const cJSON *json, int64_t from_ms, struct event *event)
+static bool read_body(const cJSON *json, struct event *event)
 {
 	switch (event->kind) {
 	case EVENT_SNAPSHOT:
-		return read_snapshot(json, from_ms, event);
+		return read_snapshot(json, event);
 	case EVENT_SET:
-		return read_set(json, from_ms, event);
+		return read_set(json, event);
 	case EVENT_LEASE:
-		return read_lease(json, from_ms, event);
+		return read_lease(json, event);
 	case EVENT_CUT:
 		return read_cut(json, event);
 	case EVENT_BEAT:
@@ -465,35 +468,26 @@ static bool read_kind(const cJSON *value, enum event_kind *kind)
 	return false;
 }
 
-static struct event *read_event(const cJSON *json, int64_t from_ms)
+static bool read_frame(const cJSON *json, struct event *event)
 {
 	struct member members[] = {{"type", NULL}, {"n", NULL}};
-	enum event_kind kind;
-	struct event *event;
 	int64_t n;
 
-	if (!pick(json, members, 2) || !read_kind(members[0].value, &kind) || !read_whole(members[1].value, &n)) {
-		return NULL;
-	}
-	event = event_new(kind);
-	if (event == NULL) {
-		return NULL;
+	if (!pick(json, members, 2) || !read_kind(members[0].value, &event->kind) ||
+	    !read_whole(members[1].value, &n)) {
+		return false;
 	}
 	event->origin.n = (uint64_t)n;
-	if (!read_body(json, from_ms, event)) {
-		event_free(event);
-		return NULL;
-	}
-	return event;
+	return read_body(json, event);
 }
 
-struct event *wire_parse_event(const char *text, size_t length, int64_t arrived_at_ms)
+bool wire_parse_frame(const char *text, size_t length, struct event *event)
 {
-	cJSON *json = parse_text(text, length);
-	struct event *event = json == NULL ? NULL : read_event(json, arrived_at_ms);
+	cJSON *json = text == NULL ? NULL : parse_text(text, length);
+	bool valid = json != NULL && read_frame(json, event);
 
 	cJSON_Delete(json);
-	return event;
+	return valid;
 }
 
 /* --- sync --- */
@@ -502,12 +496,9 @@ static bool read_drops(const cJSON *list, struct event *event)
 {
 	const cJSON *child;
 
-	event->sessions = calloc((size_t)cJSON_GetArraySize(list) + 1, sizeof(*event->sessions));
-	if (event->sessions == NULL) {
-		return false;
-	}
 	cJSON_ArrayForEach(child, list) {
-		if (!read_client_id(child, event->sessions[event->count++].client_id)) {
+		if (!event_add_session(event) ||
+		    !read_client_id(child, event->sessions[event->count - 1].client_id)) {
 			return false;
 		}
 	}
@@ -521,11 +512,14 @@ struct event *wire_parse_sync(const char *text, size_t length)
 	struct event *event = NULL;
 
 	if (json != NULL && pick(json, members, 1) && cJSON_IsArray(members[0].value)) {
-		event = event_new(EVENT_DROP);
+		event = event_new(0);
 	}
 	if (event != NULL && !read_drops(members[0].value, event)) {
 		event_free(event);
 		event = NULL;
+	}
+	if (event != NULL) {
+		event->kind = EVENT_DROP;
 	}
 	cJSON_Delete(json);
 	return event;

@@ -42,8 +42,16 @@ struct question {
 /* `asked_at_ms`: clock_ms() before the request was sent; the lease counts from there. False if malformed. */
 bool wire_parse_answer(const char *text, size_t length, int64_t asked_at_ms, struct answer *answer);
 
-/* One line of the event stream, NULL if malformed or memory is short. Release with event_free(). */
-struct event *wire_parse_event(const char *text, size_t length, int64_t arrived_at_ms);
+/* Members of an event that may hold any number of entries. */
+enum wire_list { LIST_NONE, LIST_SESSIONS, LIST_LEASES, LIST_SEEN };
+
+enum wire_list wire_list_of(const char *name, size_t length);
+
+/* Read one entry of such a list into `event`, whose `arrived_us` is set. False if malformed or memory is short. */
+bool wire_parse_entry(enum wire_list list, const char *text, size_t length, struct event *event);
+
+/* Read an event whose lists have been emptied into `event`, which has their entries. False as above. */
+bool wire_parse_frame(const char *text, size_t length, struct event *event);
 
 /* Client ids of a sync answer, as a drop event without session ids; NULL if malformed. */
 struct event *wire_parse_sync(const char *text, size_t length);

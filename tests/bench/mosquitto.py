@@ -1,4 +1,4 @@
-"""The plugin's cost inside a real Mosquitto: ``python -m tests.bench.mosquitto [--full]``.
+"""The plugin's cost inside a real Mosquitto: ``python -m tests.bench.mosquitto``.
 
 Each figure is a ratio to the same Mosquitto without access control (publish) or with its own
 password file (connect, `mosquitto_connects.py`), in one run, in turns. Published are bursts of
@@ -10,12 +10,24 @@ from a real daemon where connects are measured.
 import argparse
 import contextlib
 import socket
+import statistics
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
-from tests.bench.measure import Row, cpu_seconds_of, in_turns, table
-from tests.bench.mosquitto_brokers import NAMES, TOPIC, Broker, broker
+from tests.bench.measure import Row, cpu_seconds_of, resident_bytes, table
+from tests.bench.mosquitto_brokers import (
+    NAMES,
+    SETTLED_S,
+    TOPIC,
+    Broker,
+    all_join,
+    broker,
+    crowd,
+    wait_until_idle,
+)
 from tests.bench.mosquitto_connects import connect_groups
 from tests.plugin.mqtt import publish_packet
 
@@ -77,51 +89,146 @@ def _subscribe(reader: socket.socket, name: str) -> None:
         raise SystemExit("the broker refused a subscription")
 
 
-def publish_rows(*, count: int, rights: int, messages: int, topics: int, reads: bool) -> list[Row]:
-    """Compare the four kinds by the messages a broker takes in a second of its own CPU time."""
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What is published, and beside what.
+
+    Attributes:
+        filters: Filters of each client.
+        topics: Topic names in turn.
+        reads: Whether a subscriber gets all of it.
+        clients: Clients connected, this one and those that do nothing.
+        away: Sessions without a connection that the plugin knows.
+    """
+
+    filters: int
+    topics: int = 1
+    reads: bool = False
+    clients: int = 1
+    away: int = 0
+
+    def __str__(self) -> str:
+        """Say it for the table."""
+        said = f"publish, {self.filters} filters"
+        said += f", {self.topics} topics" * (self.topics > 1)
+        said += ", with a subscriber" * self.reads
+        said += f", {self.clients} connected" * (self.clients > 1)
+        return said + f", {self.away} away" * (self.away > 0)
+
+
+TARGETS: Final = {"bare": 0.97, "dynamic": 1.0, "file": 1.0}
+
+
+def _turns(publishers: dict[str, Publisher], rounds: int) -> dict[str, list[float]]:
+    """Measure each in its turn, after a turn that does not count.
+
+    What is compared is the ratio within a turn: a host that is busy for a while slows down all.
+    """
+    for one in publishers.values():
+        one.measure()
+    taken: dict[str, list[float]] = {name: [] for name in publishers}
+    for _ in range(rounds):
+        for name, one in publishers.items():
+            taken[name].append(one.measure())
+    return taken
+
+
+def _ratio(taken: dict[str, list[float]], name: str) -> float:
+    pairs = zip(taken[name], taken["authd"], strict=True)
+    return statistics.median(other / own for other, own in pairs)
+
+
+def publish_rows(case: Case, names: tuple[str, ...], *, rounds: int, messages: int) -> list[Row]:
+    """Compare kinds of access control by the CPU time that a broker takes for a message."""
     with contextlib.ExitStack() as stack:
-        brokers = [stack.enter_context(broker(name, rights)) for name in NAMES]
-        publishers = [
-            Publisher(broker=one, count=messages, topics=topics, reads=reads) for one in brokers
-        ]
-        costs = in_turns(*(one.measure for one in publishers), rounds=count)
-    what = f"publish, {rights} filters, {topics} topics" + (", with a subscriber" if reads else "")
-    figures = dict(zip(NAMES, costs, strict=True))
-    note = ", ".join(f"{name} {1 / cost / 1000:.0f}k/s" for name, cost in figures.items())
+        brokers = {name: _prepared(case, name, stack) for name in names}
+        publishers = {
+            name: Publisher(broker=one, count=messages, topics=case.topics, reads=case.reads)
+            for name, one in brokers.items()
+        }
+        taken = _turns(publishers, rounds)
+        resident = [resident_bytes(one.process.pid) for one in brokers.values()]
+    costs = {name: statistics.median(one) for name, one in taken.items()}
+    note = ", ".join(
+        f"{name} {1e9 * cost:.0f} ns {1e-3 / cost:.0f}k/s" for name, cost in costs.items()
+    )
+    rows = [
+        Row(
+            what=f"{case} / {name}",
+            value=_ratio(taken, name),
+            target=TARGETS[name],
+            at_least=True,
+            note=note if name == names[0] else "",
+        )
+        for name in names
+        if name != "authd"
+    ]
+    return rows + _memory_rows(case, resident)
+
+
+def _memory_rows(case: Case, resident: list[int]) -> list[Row]:
+    """Tell what each session takes; the kinds are in the order bare, authd."""
+    sessions = max(case.clients - 1, case.away)
+    if len(resident) != len(CROWDED) or sessions < 1:
+        return []
     return [
         Row(
-            what=f"{what} / {name}",
-            value=figures[name] / figures["authd"],
-            target=target,
-            at_least=True,
-            note=note if name == "bare" else "",
+            what=f"bytes a session, {case}: more than bare",
+            value=(resident[1] - resident[0]) / sessions,
+            target=2048,
+            at_least=False,
+            note=f"{resident[1] >> 20} MiB and {resident[0] >> 20} MiB",
         )
-        for name, target in (("bare", 0.97), ("dynamic", 1.0), ("file", 1.0))
     ]
 
 
-def groups(*, full: bool) -> Iterator[list[Row]]:
+def _prepared(case: Case, name: str, stack: contextlib.ExitStack) -> Broker:
+    """Run a broker and connect its crowd; the plugin knows these clients and lets them in."""
+    idle = case.clients - 1
+    one = stack.enter_context(broker(name, case.filters, away=max(idle, case.away)))
+    if name == "authd":
+        time.sleep(SETTLED_S)
+        with contextlib.ExitStack() as probe:  # nobody gets an answer while a snapshot is written
+            all_join(one, ["probe"], probe)
+        wait_until_idle(one)
+    stack.enter_context(crowd(one, idle))
+    return one
+
+
+CASES: Final = (
+    Case(filters=5),
+    Case(filters=50),
+    Case(filters=500),
+    Case(filters=5, reads=True),
+    Case(filters=50, reads=True),
+    Case(filters=500, reads=True),
+    Case(filters=50, topics=200),
+    Case(filters=50, clients=1000),
+)
+CROWDED: Final = ("bare", "authd")
+
+
+def groups(*, full: bool, live: int, durable: int) -> Iterator[list[Row]]:
     """Measure all of it, group by group; with ``full`` more rounds."""
-    rounds, messages = (9, 400_000) if full else (5, 150_000)
-    for rights in (5, 50, 500):
-        for reads in (False, True):
-            yield publish_rows(
-                count=rounds, rights=rights, messages=messages, topics=1, reads=reads
-            )
-    yield publish_rows(count=rounds, rights=50, messages=messages, topics=200, reads=False)
+    rounds, messages = (9, 400_000) if full else (7, 100_000)
+    if live or durable:
+        for case in (Case(filters=8, clients=live + 1), Case(filters=8, away=durable)):
+            if case.clients > 1 or case.away:
+                yield publish_rows(case, CROWDED, rounds=9, messages=messages)
+        return
+    for case in CASES:
+        yield publish_rows(case, NAMES, rounds=rounds, messages=messages)
     yield from connect_groups(full=full)
-
-
-def mosquitto_rows(*, full: bool) -> list[Row]:
-    """Return all rows."""
-    return [row for group in groups(full=full) for row in group]
 
 
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="more of everything; takes minutes")
-    for rows in groups(full=parser.parse_args().full):
+    parser.add_argument("--live", type=int, default=0, help="publish beside so many clients only")
+    parser.add_argument("--durable", type=int, default=0, help="and with so many sessions away")
+    options = parser.parse_args()
+    for rows in groups(full=options.full, live=options.live, durable=options.durable):
         sys.stdout.write(table(rows) + "\n")
         sys.stdout.flush()
 

@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import multiprocessing
+import secrets
 import signal
 import socket
 import subprocess
@@ -16,7 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from authd.demo.stage import free_port
-from tests.plugin.fake_authd import Allow, FakeAuthd, Json
+from tests.bench.measure import cpu_seconds_of
+from tests.plugin.fake_authd import Allow, FakeAuthd, Json, Session
 from tests.plugin.mqtt import connect_packet
 from tests.plugin.prover import Prover
 
@@ -27,16 +29,25 @@ ACCEPTED: Final = b"\x20\x02\x00\x00"
 PASSWORD: Final = b"a password of the password file"
 TOPIC: Final = "site/line/{}/temperature"
 # A proof this far ahead is newer than all that an earlier run of the broker may have let in.
-AHEAD_S: Final = 58
+AHEAD_S: Final = 4
+SETTLED_S: Final = 3.0
+CROWD_IN_S: Final = 300.0
+IDLE_IN_S: Final = 120.0
+IDLE_CPU_S: Final = 0.02
 
 
 @dataclass(kw_only=True)
 class Broker:
-    """A running Mosquitto and who may use it: user name and password of a client id, now."""
+    """A running Mosquitto and who may use it: user name and password of a client id, now.
+
+    Attributes:
+        daemon: Process id of the daemon beside it, if there is a real one.
+    """
 
     process: subprocess.Popen[bytes]
     port: int
     show: Callable[[str], tuple[bytes, bytes]]
+    daemon: int | None = None
 
     def connect(self, client_id: str) -> socket.socket:
         """Open a connection that the broker has accepted."""
@@ -54,6 +65,16 @@ class Broker:
         return connect_packet(
             client_id=client_id.encode(), username=username, password=password, keepalive_s=0
         )
+
+
+def wait_until_idle(one: Broker) -> None:
+    """Wait until the broker has read what it was told and rests."""
+    until, before = time.monotonic() + IDLE_IN_S, -1.0
+    while (now := cpu_seconds_of(one.process.pid)) - before > IDLE_CPU_S:
+        if time.monotonic() > until:
+            raise SystemExit("the broker is never idle")
+        before = now
+        time.sleep(1.0)
 
 
 def filters(count: int) -> list[str]:
@@ -116,22 +137,32 @@ def _authd_lines(folder: Path, _count: int) -> str:
     return plugin_lines(folder / "broker.sock", "hall")
 
 
-def _serve(path: Path, rights: list[str], verify: Json) -> None:
-    answer = Allow(
-        rights=tuple({"filter": name, "actions": 3} for name in rights),
-        verify=verify,
-        lease_ms=10**7,
-    )
-    with FakeAuthd(path=path, decide=lambda _question: answer):
+def _serve(path: Path, names: list[str], key: str, verify: Json, away: int) -> None:
+    rights: list[Json] = [{"filter": name, "actions": 3} for name in names]
+    answer = Allow(rights=tuple(rights), verify=verify, lease_ms=10**7)
+    ids = [secrets.token_urlsafe(8) for _ in range(away)]
+    sessions = {
+        session: Session(
+            client_id=f"crowd-{number}",
+            session=session,
+            key=key,
+            rights=rights,
+            verify=verify,
+            lease_ms=10**7,
+            offline=True,
+        )
+        for number, session in enumerate(ids)
+    }
+    with FakeAuthd(path=path, decide=lambda _question: answer, sessions=sessions):
         signal.sigwait({signal.SIGTERM})
 
 
 @contextlib.contextmanager
-def _stand_in(folder: Path, rights: list[str], device: Prover) -> Iterator[None]:
-    """Run the daemon's stand-in in a process of its own."""
+def _stand_in(folder: Path, rights: list[str], device: Prover, away: int) -> Iterator[None]:
+    """Run the daemon's stand-in in a process of its own; it knows sessions that are away."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     server = multiprocessing.get_context("spawn").Process(
-        target=_serve, args=(folder / "broker.sock", rights, device.verify)
+        target=_serve, args=(folder / "broker.sock", rights, device.id, device.verify, away)
     )
     server.start()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
@@ -174,13 +205,16 @@ def start(folder: Path, lines: str, port: int) -> subprocess.Popen[bytes]:
 
 
 @contextlib.contextmanager
-def broker(name: str, count: int) -> Iterator[Broker]:
-    """Run a Mosquitto with one kind of access control and ``count`` filters for its client."""
+def broker(name: str, count: int, *, away: int = 0) -> Iterator[Broker]:
+    """Run a Mosquitto with one kind of access control and ``count`` filters for its client.
+
+    The plugin is told of so many sessions that are ``away``: ``crowd-0``, ``crowd-1``, …
+    """
     device = Prover()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="authd-")))
         if name == "authd":
-            stack.enter_context(_stand_in(folder, filters(count), device))
+            stack.enter_context(_stand_in(folder, filters(count), device, away))
         port = free_port()
         process = start(folder, _LINES[name](folder, count), port)
         stack.callback(process.wait)
@@ -194,3 +228,31 @@ def broker(name: str, count: int) -> Iterator[Broker]:
 def _proofs(device: Prover) -> Callable[[str], tuple[bytes, bytes]]:
     username = device.id.encode()
     return lambda client: (username, device.pop(client, ahead_s=AHEAD_S).encode())
+
+
+@contextlib.contextmanager
+def crowd(one: Broker, count: int) -> Iterator[None]:
+    """Keep so many clients connected; each tries until it is in."""
+    with contextlib.ExitStack() as stack:
+        all_join(one, [f"crowd-{number}" for number in range(count)], stack)
+        yield
+
+
+def all_join(one: Broker, names: list[str], stack: contextlib.ExitStack) -> None:
+    """Connect clients of these names, which stay until ``stack`` ends."""
+    until = time.monotonic() + CROWD_IN_S
+    for name in names:
+        while not _joins(one, name, stack):
+            if time.monotonic() > until:
+                raise SystemExit(f"`{name}` never got in")
+            time.sleep(0.01)
+
+
+def _joins(one: Broker, client_id: str, stack: contextlib.ExitStack) -> bool:
+    opened = socket.create_connection(("127.0.0.1", one.port), 10)
+    opened.sendall(one.packet(client_id))
+    if opened.recv(4) == ACCEPTED:
+        stack.enter_context(opened)
+        return True
+    opened.close()
+    return False

@@ -16,13 +16,17 @@ from typing import Final, TypeAlias
 
 from authd.demo.stage import Site, Stage
 from authd.device import DeviceKey
-from tests.bench.measure import Row, in_turns
+from tests.bench.measure import Row, cpu_seconds_of
 from tests.bench.mosquitto_brokers import (
     ACCEPTED,
     AHEAD_S,
+    NAMES,
     PLUGIN,
+    SETTLED_S,
     Broker,
+    all_join,
     broker,
+    crowd,
     plugin_lines,
     start,
 )
@@ -30,14 +34,12 @@ from tests.stages import lone_site
 
 AT_ONCE: Final = 16
 CROWDS: Final = (1, 1000)
-CROWD_IN_S: Final = 180.0
 KNOWN_KEYS: Final = 7
 KNOWN_OF_A_KEY: Final = 8
 KNOWN: Final = [
     f"known{n % KNOWN_KEYS}-{n // KNOWN_KEYS}" for n in range(KNOWN_KEYS * KNOWN_OF_A_KEY)
 ]
 PACED: Final = 50
-SETTLED_S: Final = 3.0
 
 
 # --- a broker beside a real daemon --------------------------------------------------------------
@@ -69,34 +71,10 @@ def broker_of_a_daemon() -> Iterator[Broker]:
             proof = key.password(site.endpoint, client_id=client_id, now=now)
             return key.username.encode(), proof.encode()
 
-        yield Broker(process=process, port=site.mqtt_port, show=show)
-
-
-@contextlib.contextmanager
-def crowd(one: Broker, count: int) -> Iterator[None]:
-    """Keep so many clients connected; each tries until it is in."""
-    with contextlib.ExitStack() as stack:
-        _all_join(one, [f"crowd-{number}" for number in range(count)], stack)
-        yield
-
-
-def _all_join(one: Broker, names: list[str], stack: contextlib.ExitStack) -> None:
-    until = time.monotonic() + CROWD_IN_S
-    for name in names:
-        while not _joins(one, name, stack):
-            if time.monotonic() > until:
-                raise SystemExit(f"`{name}` never got in")
-            time.sleep(0.01)
-
-
-def _joins(one: Broker, client_id: str, stack: contextlib.ExitStack) -> bool:
-    opened = socket.create_connection(("127.0.0.1", one.port), 10)
-    opened.sendall(one.packet(client_id))
-    if opened.recv(4) == ACCEPTED:
-        stack.enter_context(opened)
-        return True
-    opened.close()
-    return False
+        assert site.daemon is not None
+        assert site.daemon.child is not None
+        daemon = site.daemon.child.pid
+        yield Broker(process=process, port=site.mqtt_port, show=show, daemon=daemon)
 
 
 # --- measures -----------------------------------------------------------------------------------
@@ -122,17 +100,35 @@ def one_by_one(one: Broker, packets: list[bytes], *, pause_s: float) -> float:
 
 
 def at_once(one: Broker, packets: list[bytes]) -> float:
-    """Return the seconds per accepted connect, ``AT_ONCE`` at once; those refused are lost."""
+    """Return the broker's CPU seconds for each accepted connect, ``AT_ONCE`` at once."""
+    started = cpu_seconds_of(one.process.pid)
+    accepted = _flood(one, packets)
+    return (cpu_seconds_of(one.process.pid) - started) / max(accepted, 1)
+
+
+def through_the_daemon(one: Broker, packets: list[bytes]) -> str:
+    """Flood a broker that must ask; tell what got in, and what each cost broker and daemon."""
+    assert one.daemon is not None
+    pids, started = (one.process.pid, one.daemon), time.monotonic()
+    before = [cpu_seconds_of(pid) for pid in pids]
+    accepted = _flood(one, packets)
+    spent = [cpu_seconds_of(pid) - was for pid, was in zip(pids, before, strict=True)]
+    each = [1e6 * seconds / max(accepted, 1) for seconds in spent]
+    rate = accepted / (time.monotonic() - started)
+    return f"{rate:.0f}/s by the budget, CPU: broker {each[0]:.0f} us, daemon {each[1]:.0f} us"
+
+
+def _flood(one: Broker, packets: list[bytes]) -> int:
+    """Keep so many connects under way until all were tried; how many were accepted."""
     waiting, accepted = iter(packets), 0
     with selectors.DefaultSelector() as ready:
-        started = time.perf_counter()
         for _ in range(AT_ONCE):
             _open_next(one, waiting, ready)
         while ready.get_map():
             for key, _events in ready.select(10):
                 accepted += _finish(key, ready)
                 _open_next(one, waiting, ready)
-        return (time.perf_counter() - started) / max(accepted, 1)
+    return accepted
 
 
 def _open_next(one: Broker, waiting: Iterator[bytes], ready: selectors.BaseSelector) -> None:
@@ -179,54 +175,78 @@ def _slowly(one: Broker, packets: list[bytes]) -> float:
     return one_by_one(one, packets, pause_s=0.08)
 
 
-def connect_rows(
-    file: Broker, own: Broker, *, clients: int, rounds: int, connects: int
+def _paced_rows(
+    others: dict[str, Broker], own: Broker, clients: int, *, rounds: int, connects: int
 ) -> list[Row]:
-    """Compare the time of one connect, and how many of a flood a broker accepts in a second."""
-    paced = in_turns(
-        _fresh(file, f"paced{clients}", PACED, _paced),
-        _fresh(own, f"paced{clients}", PACED, _slowly),
-        _known(own, PACED, _paced),
-        rounds=rounds,
-    )
-    flood = in_turns(
-        _fresh(file, f"flood{clients}", connects, at_once),
-        _known(own, connects, at_once),
-        rounds=rounds,
-    )
-    through = _fresh(own, f"flood{clients}", connects, at_once)()
-    us = [f"{1e6 * taken:.0f} us" for taken in paced]
-    rates = [f"{1 / taken:.0f}/s" for taken in (*flood, through)]
-    notes = (
-        f"file {us[0]}, daemon {us[1]}",
-        f"plugin {us[2]}",
-        f"file {rates[0]}, plugin {rates[1]}; through the daemon {rates[2]}, by the budget",
-    )
-    values = (paced[0] / paced[1], paced[0] / paced[2], flood[0] / flood[1])
-    whats = (
-        "through the daemon, one by one",
-        "judged in the plugin, one by one",
-        f"judged in the plugin, {AT_ONCE} at once",
-    )
+    """Compare the time from CONNECT to CONNACK."""
+    label = f"paced{clients}"
+    measures = {name: _fresh(one, label, PACED, _paced) for name, one in others.items()}
+    measures["daemon"] = _fresh(own, label, PACED, _slowly)
+    measures["plugin"] = _known(own, PACED, _paced)
+    taken = _turns(measures, rounds)
+    told = through_the_daemon(own, [own.packet(f"fresh-{label}-{n}") for n in range(connects)])
+    what = f"{clients} connected, wall time of one"
     return [
-        Row(
-            what=f"connect, {clients} connected, {what} / password file",
-            value=value,
-            target=target,
-            at_least=True,
-            note=note,
-        )
-        for what, value, target, note in zip(whats, values, (0.2, 0.9, 0.9), notes, strict=True)
+        _row(f"{what} through the daemon", taken, "daemon", 0.4, told),
+        _row(f"{what} judged in the plugin", taken, "plugin", 0.9, _note(taken)),
     ]
+
+
+def _flood_rows(
+    others: dict[str, Broker], own: Broker, clients: int, *, rounds: int, connects: int
+) -> list[Row]:
+    """Compare the broker's CPU time for each connect of a flood."""
+    label = f"flood{clients}"
+    measures = {name: _fresh(one, label, connects, at_once) for name, one in others.items()}
+    measures["plugin"] = _known(own, connects, at_once)
+    taken = _turns(measures, rounds)
+    what = f"{clients} connected, {AT_ONCE} at once, judged in the plugin"
+    return [
+        _row(what, taken, "plugin", 0.9, _note(taken)),
+        _row(what, taken, "plugin", 0.9, "", to="dynamic"),
+    ]
+
+
+def _turns(measures: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Measure each in its turn, after a turn that does not count."""
+    taken: dict[str, list[float]] = {name: [] for name in measures}
+    for turn in range(rounds + 1):
+        for name, measure in measures.items():
+            figure = measure()
+            taken[name] += [figure] * (turn > 0)
+    return taken
+
+
+def _note(taken: dict[str, list[float]]) -> str:
+    return ", ".join(f"{name} {1e6 * statistics.median(one):.0f} us" for name, one in taken.items())
+
+
+def _row(
+    what: str,
+    taken: dict[str, list[float]],
+    own: str,
+    target: float,
+    note: str,
+    *,
+    to: str = "file",
+) -> Row:
+    """Make a row of the median of the ratios within a turn."""
+    pairs = zip(taken[to], taken[own], strict=True)
+    value = statistics.median(other / mine for other, mine in pairs)
+    return Row(what=f"connect, {what} / {to}", value=value, target=target, at_least=True, note=note)
 
 
 def connect_groups(*, full: bool) -> Iterator[list[Row]]:
     """Measure with few and with many clients connected."""
-    rounds, connects = (5, 1000) if full else (5, 400)
-    with broker("file", 5) as file, broker_of_a_daemon() as own:
+    rounds, connects = (9, 1000) if full else (5, 400)
+    with contextlib.ExitStack() as stack:
+        others = {name: stack.enter_context(broker(name, 5)) for name in NAMES if name != "authd"}
+        own = stack.enter_context(broker_of_a_daemon())
         time.sleep(SETTLED_S)
-        with contextlib.ExitStack() as stack:
-            _all_join(own, KNOWN, stack)
+        all_join(own, KNOWN, stack)
         for clients in CROWDS:
-            with crowd(file, clients - 1), crowd(own, clients - 1):
-                yield connect_rows(file, own, clients=clients, rounds=rounds, connects=connects)
+            with contextlib.ExitStack() as crowds:
+                for one in (*others.values(), own):
+                    crowds.enter_context(crowd(one, clients - 1))
+                yield _paced_rows(others, own, clients, rounds=rounds, connects=connects)
+                yield _flood_rows(others, own, clients, rounds=rounds, connects=connects)

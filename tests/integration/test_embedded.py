@@ -1,4 +1,5 @@
 import asyncio
+import shlex
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -7,6 +8,8 @@ from pathlib import Path
 import paho.mqtt.client as paho
 import pytest
 
+from authd.cli.revoke import clearing
+from authd.demo.stage import Stage
 from authd.embedded.broker import EmbeddedBroker
 from authd.embedded.engine import MAX_SUBSCRIPTIONS
 from authd.errors import ConfigError
@@ -21,6 +24,8 @@ from tests.integration.embedded_decider import (
     session,
     until,
 )
+from tests.integration.test_mosquitto import client_of, mosquitto_client, new_device
+from tests.stages import lone_site
 
 REFUSED = 135  # paho's name for CONNACK 5 of MQTT 3.1.1
 BAD_VERSION = 132
@@ -455,6 +460,81 @@ async def test_retained_messages_go_only_to_who_subscribed_and_may_receive(
     await nosy.subscribe("site/a/cmd/#")
     await until(lambda: bool(nosy.messages))
     assert nosy.messages == [("site/a/cmd/on", b"kept")]
+
+
+async def test_the_broker_knows_what_each_client_retained_and_has_not_cleared(
+    served: Running,
+    client: NewClient,
+) -> None:
+    def left(client_id: str) -> tuple[tuple[str, ...], int]:
+        return served.broker._policy.retained.of((client_id, f"key of {client_id}"))
+
+    served.decider.allow(session("sensor", right("site/#", pub=True)))
+    watcher = await client("watcher")
+    sensor = await client("sensor", topic="site/a/will", payload=b"gone", retain=True)
+    for topic in ("site/a/one", "site/a/two", "site/a/three"):
+        await sensor.publish(topic, b"kept", retain=True)
+    await sensor.publish("site/a/passing", b"not kept")
+    await sensor.publish("elsewhere", b"refused", retain=True)
+    await sensor.publish("site/a/two", b"", retain=True)
+    await watcher.publish("site/a/three", b"mine now", retain=True)
+    await until(lambda: left("watcher") == (("site/a/three",), 0))
+    assert left("sensor") == (("site/a/one",), 0)
+    sensor.break_off()
+    await until(lambda: left("sensor") == (("site/a/one", "site/a/will"), 0))
+
+
+async def test_what_another_key_left_under_a_client_id_stays_that_keys(
+    served: Running,
+    client: NewClient,
+) -> None:
+    first = await client("sensor")
+    await first.publish("site/a/temp", b"kept", retain=True)
+    await first.close()
+    served.decider.allow(session("sensor", right("site/#", pub=True), key_id="another"))
+    second = await client("sensor")
+    await second.publish("site/b/temp", b"kept", retain=True)
+    retained = served.broker._policy.retained
+    await until(lambda: retained.of(("sensor", "another")) == (("site/b/temp",), 0))
+    assert retained.of(("sensor", "key of sensor")) == (("site/a/temp",), 0)
+
+
+async def test_a_cut_says_what_the_session_left_behind(
+    served: Running,
+    client: NewClient,
+) -> None:
+    sensor = await client("sensor", topic="site/a/will", payload=b"gone", retain=True)
+    await sensor.publish("site/a/temp", b"kept", retain=True)
+    served.decider.cut("sensor", will=pb.WILL_PUBLISH)
+    await until(lambda: "WHAT_KICKED" in served.decider.told("sensor"))
+    (kicked,) = (one for one in served.decider.reports if one.what == pb.WHAT_KICKED)
+    assert list(kicked.retained) == ["site/a/temp", "site/a/will"]
+
+
+def test_a_revoked_device_is_shown_with_what_it_retained_until_that_is_cleared_by_hand(
+    tmp_path: Path,
+) -> None:
+    with Stage(tmp_path, mosquitto=None, plugin=None) as stage:
+        site = lone_site(stage)
+        lamp = new_device(stage, site, "lamp", "--pub=home/lamp")
+        watch = new_device(stage, site, "watch", "--pub=home/#", "--sub=home/#")
+        with client_of(site, lamp) as device:
+            device._client.publish("home/lamp", "on", qos=1, retain=True).wait_for_publish(5)
+            answer = stage.authd("revoke", "lamp", site=site)
+        left = {"broker": "embedded", "client_id": lamp.client_id, "topic": "home/lamp"}
+        assert [cut["outcome"] for cut in answer["cut"]] == ["kicked"]
+        assert (answer["retained"], answer["retained_more"]) == ([left], 0)
+        with client_of(site, watch) as observer:
+            assert observer.subscribe("home/#")
+            assert observer.received("home/lamp", "on")
+        (listed,) = stage.authd("revocations", site=site)["revocations"]
+        assert listed["retained"] == [left]
+        command = shlex.split(clearing(left["topic"]))
+        cleared = mosquitto_client(site, command[0], watch, *command[1:])
+        assert cleared.returncode == 0, cleared.stderr
+        with client_of(site, watch) as observer:
+            assert observer.subscribe("home/#")
+            assert observer.never_received("on")
 
 
 async def test_a_silent_client_is_ended_after_one_and_a_half_keep_alives(

@@ -17,15 +17,20 @@ def client_of(site: Site, key: DeviceKey, will: tuple[str, str] | None = None) -
     return Client(site.mqtt_port, client_id=key.client_id, device=key, will=will)
 
 
+def command_of(site: Site, program: str, key: DeviceKey, *arguments: str) -> list[str]:
+    login = ["-u", key.username, "-P", key.password(site.endpoint), "-i", key.client_id]
+    place = ["-h", "127.0.0.1", "-p", str(site.mqtt_port)]
+    return [f"/usr/bin/{program}", *place, *login, *arguments]
+
+
 def mosquitto_client(
     site: Site,
     program: str,
     key: DeviceKey,
     *arguments: str,
 ) -> "subprocess.CompletedProcess[str]":
-    login = ["-u", key.username, "-P", key.password(site.endpoint), "-i", key.client_id]
     return subprocess.run(
-        [f"/usr/bin/{program}", "-h", "127.0.0.1", "-p", str(site.mqtt_port), *login, *arguments],
+        command_of(site, program, key, *arguments),
         capture_output=True,
         text=True,
         timeout=20,
@@ -64,6 +69,28 @@ def test_a36_a_revoked_device_loses_its_session_within_two_seconds(
         wait_until(lambda: victim.refused >= 2, timeout_s=10, what="reconnects are refused")
         assert victim.accepted == 1
         assert observer.never_received("will")
+
+
+def test_a42_a_revocation_says_where_retained_messages_were_left(stage: Stage, site: Site) -> None:
+    pump = new_device(stage, site, "pump", "--pub=site/+/temp")
+    watch = new_device(stage, site, "watch", "--sub=site/#")
+    lines = command_of(site, "mosquitto_pub", pump, "-t", "site/a/temp", "-r", "-q", "1", "-l")
+    with (
+        client_of(site, watch) as observer,
+        subprocess.Popen(lines, stdin=subprocess.PIPE, text=True) as publisher,
+    ):
+        try:
+            assert observer.subscribe("site/#")
+            assert publisher.stdin is not None
+            publisher.stdin.write("20\n")
+            publisher.stdin.flush()
+            assert observer.received("site/a/temp", "20")
+            answer = stage.authd("revoke", "pump", site=site)
+        finally:
+            publisher.kill()
+    left = {"broker": "mosquitto", "client_id": pump.client_id, "topic": "site/a/temp"}
+    assert [cut["outcome"] for cut in answer["cut"]] == ["kicked"]
+    assert (answer["retained"], answer["retained_more"]) == ([left], 0)
 
 
 def test_a44_a_session_ends_with_its_grant(stage: Stage, site: Site) -> None:

@@ -26,6 +26,7 @@ _T = TypeVar("_T")
 PUB, SUB = 1, 2
 RIGHTS: tuple[Json, ...] = ({"filter": "site/#", "actions": PUB | SUB},)
 WAIT_S = 5.0
+REQUEST_MAX_BYTES = 64 * 1024
 REQUIRED = {
     *("broker", "boot", "client_id", "username", "password", "address", "protocol", "clean"),
     "enforces",
@@ -161,6 +162,7 @@ class FakeAuthd:
     malformed: list[Json] = field(default_factory=list)
     streams: int = 0
     boots: set[str] = field(default_factory=set)
+    agents: set[str] = field(default_factory=set)
 
     def __enter__(self) -> Self:
         self._changed = threading.Condition()
@@ -229,6 +231,12 @@ class FakeAuthd:
         """Say whether such a report has come."""
         return any(r["what"] == what and r["client_id"] == client_id for r in self.reports)
 
+    def left_behind(self, what: str, client_id: str) -> tuple[list[str], int]:
+        """Return what the newest report of a sort about a client says it left behind."""
+        told = [r for r in self.reports if r["what"] == what and r["client_id"] == client_id][-1]
+        assert "retained" not in told or len(told["retained"]) + told["retained_more"] > 0
+        return told.get("retained", []), told.get("retained_more", 0)
+
     def wait_for(self, claim: Callable[[], bool], timeout_s: float = WAIT_S) -> None:
         """Wait until something the stand-in has seen makes `claim` true."""
         with self._changed:
@@ -250,7 +258,7 @@ class FakeAuthd:
 
     async def _start(self) -> None:
         self._stopping = asyncio.Event()
-        app = web.Application()
+        app = web.Application(client_max_size=REQUEST_MAX_BYTES)
         app.router.add_post("/v1/plugin/connect", self._connect)
         app.router.add_get("/v1/plugin/events", self._events)
         app.router.add_post("/v1/plugin/sync", self._sync)
@@ -279,6 +287,7 @@ class FakeAuthd:
 
     async def _connect(self, request: web.Request) -> web.StreamResponse:
         question = await request.json()
+        self.agents.add(request.headers.get("User-Agent", ""))
         self.questions.append({**question, "at": time.monotonic()})
         self._notify()
         if self.hang:

@@ -7,6 +7,7 @@
 
 #include "exchanges.h"
 #include "grammar.h"
+#include "line.h"
 #include "nonces.h"
 #include "rights.h"
 #include "topics.h"
@@ -55,10 +56,39 @@ static void fuzz_answer(const char *text, size_t length)
 	terms_free(&answer.terms);
 }
 
+/* Take in whatever comes up to the first event or fault, `part` bytes at a time. */
+static struct event *take(const char *text, size_t length, size_t part)
+{
+	struct line line = {0};
+	struct event *event = NULL;
+	const char *end = text + length;
+	bool good = true;
+
+	while (good && event == NULL && text < end) {
+		size_t left = (size_t)(end - text) < part ? (size_t)(end - text) : part;
+
+		while (good && event == NULL && left > 0) {
+			good = line_take(&line, &text, &left, 0, &event);
+		}
+	}
+	if (good && event == NULL) {
+		const char *newline = "\n";
+		size_t one = 1;
+
+		(void)line_take(&line, &newline, &one, 0, &event);
+	}
+	demand(line.frame.room <= PIECE_MAX_BYTES && line.entry.room <= PIECE_MAX_BYTES);
+	line_free(&line);
+	return event;
+}
+
 static void fuzz_event(const char *text, size_t length)
 {
-	struct event *event = wire_parse_event(text, length, 0);
+	struct event *event = take(text, length, length), *again = take(text, length, 3);
 
+	demand((event == NULL) == (again == NULL));
+	demand(event == NULL || (event->kind == again->kind && event->count == again->count));
+	event_free(again);
 	if (event != NULL && (event->kind == EVENT_SNAPSHOT || event->kind == EVENT_SET)) {
 		for (size_t i = 0; i < event->count; i++) {
 			check_terms(&event->sessions[i]);

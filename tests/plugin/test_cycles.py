@@ -61,7 +61,7 @@ class Place:
             connect_packet(
                 client_id=self.name.encode(),
                 username=self.device.id.encode(),
-                password=None if enhanced else self.device.pop(self.name, ahead_s=30).encode(),
+                password=None if enhanced else self.device.pop(self.name, ahead_s=4).encode(),
                 level=self.level,
                 properties=expiry + (auth_properties(data) if enhanced else b""),
                 clean=False,

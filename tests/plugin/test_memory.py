@@ -189,7 +189,7 @@ def come_back(broker: Broker, fake: FakeAuthd) -> None:
     persistent[0].vanish()
     for _ in range(3):
         for name in ("a", "b", "restored"):
-            shown = device.pop(name, ahead_s=58)
+            shown = device.pop(name, ahead_s=4)
             broker.device(name, key=device.id, password=shown, clean=False).connect()
     fake.wait_report("readmitted", "restored")
     [*(one for one in broker.devices if one.client_id == "b")][-1].vanish()

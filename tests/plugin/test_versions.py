@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import authd
 from authd.demo.stage import free_port
 from tests.plugin.conftest import (
     MOSQUITTO,
@@ -47,6 +48,15 @@ def test_a36_a_cut_comes_in_time_whatever_woke_the_broker(broker: Broker, fake: 
         client.close()
     tell(f"Mosquitto {'.'.join(map(str, VERSION))}: a cut took at most {1000 * worst:.0f} ms")
     assert worst < CUT_WITHIN_S
+
+
+def test_the_plugin_says_which_version_it_is(broker: Broker, fake: FakeAuthd, plugin: Path) -> None:
+    """In the log, in its requests and in the file; the number is that of the daemon."""
+    name = f"authd_mosquitto/{authd.__version__}"
+    broker.online("c1")
+    assert fake.agents == {name}
+    assert f"authd: {name}\n" in broker.log.read_text()
+    assert f"{name}\0".encode() in plugin.read_bytes()
 
 
 def http_status(port: int, user: str, password: str) -> int:

@@ -11,6 +11,7 @@
 #include "events.h"
 #include "exchanges.h"
 #include "grammar.h"
+#include "line.h"
 #include "memo.h"
 #include "nonces.h"
 #include "rights.h"
@@ -320,7 +321,8 @@ static void test_nonces(void)
 	int64_t now = 1800000000;
 
 	CHECK(nonces_init(&nonces, now));
-	CHECK(state_of(&nonces, 1, now + 60) == NONCE_UNKNOWN); /* an earlier run may have let it in */
+	CHECK(state_of(&nonces, 1, now + 5) == NONCE_UNKNOWN); /* an earlier run may have let it in */
+	CHECK(state_of(&nonces, 1, now + 6) == NONCE_FRESH);
 	CHECK(state_of(&nonces, 1, now + 61) == NONCE_FRESH);
 	CHECK(keep(&nonces, 1, now + 61, false) && state_of(&nonces, 1, now + 61) == NONCE_PASSED);
 	CHECK(keep(&nonces, 1, now + 61, true) && state_of(&nonces, 1, now + 61) == NONCE_ACCEPTED);
@@ -546,9 +548,34 @@ static void test_odd_answers(void)
 	}
 }
 
+/* Take a line in, so many bytes at a time, and a newline. */
+static struct event *event_in_parts(const char *text, size_t length, size_t part)
+{
+	struct line line = {0};
+	struct event *event = NULL;
+	const char *newline = "\n";
+	size_t one = 1;
+	bool good = true;
+
+	while (good && event == NULL && length > 0) {
+		size_t left = part < length ? part : length;
+
+		length -= left;
+		while (good && event == NULL && left > 0) {
+			good = line_take(&line, &text, &left, 1000000, &event);
+		}
+	}
+	if (good && event == NULL) {
+		good = line_take(&line, &newline, &one, 1000000, &event);
+	}
+	check(good || event == NULL, "an event of a bad line", __LINE__);
+	line_free(&line);
+	return event;
+}
+
 static struct event *event_of(const char *text)
 {
-	return wire_parse_event(text, strlen(text), 1000);
+	return event_in_parts(text, strlen(text), strlen(text));
 }
 
 static bool is_kind(const char *text, enum event_kind kind)
@@ -585,6 +612,114 @@ static void test_events(void)
 	CHECK(event_of("\"") == NULL);
 }
 
+static bool same_events(const struct event *a, const struct event *b)
+{
+	if (a == NULL || b == NULL) {
+		return a == b;
+	}
+	return a->kind == b->kind && a->origin.n == b->origin.n && a->count == b->count &&
+	       a->seen_count == b->seen_count;
+}
+
+static void same_in_parts(const char *text, size_t length, size_t part)
+{
+	struct event *whole = event_in_parts(text, length, length), *parts = event_in_parts(text, length, part);
+
+	check(same_events(whole, parts), text, __LINE__);
+	event_free(whole);
+	event_free(parts);
+}
+
+#define HEAD "{\"type\":\"snapshot\",\"n\":7,\"run\":\"03b7a1c95e6d2f48\","
+#define ONE "{\"client_id\":\"c1\"," TERMS "}"
+#define SEEN "\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\""
+
+/* What lists hold is read apart from the line: both together must be what JSON says. */
+static void test_lists(void)
+{
+	static const char *const good[] = {
+		HEAD "\"sessions\":[" ONE "," ONE "]}",
+		HEAD "\"sessions\":[ " ONE "\t,\r" ONE " ] , \"seen\":[" SEEN "," SEEN "]}",
+		HEAD "\"seen\":[" SEEN "],\"sessions\":[" ONE "," ONE "]}",
+		"{\"sessions\":[" ONE "," ONE "],\"n\":7,\"run\":\"03b7a1c95e6d2f48\",\"type\":\"snapshot\"}",
+		HEAD "\"x\":{\"sessions\":[1,2]},\"y\":[[\"]\"],\"}\\\"\"],\"sessions\":[" ONE "," ONE "]}",
+		HEAD "\"sessions\":[" ONE ",{\"x\":\"]}\\\"\",\"client_id\":\"c1\"," TERMS "}]}",
+		"{\"type\":\"lease\",\"n\":7,\"leases\":[[\"5kq1Yw2f0bU\",5],[\"5kq1Yw2f0bU\",0]]}",
+	};
+	static const char *const bad[] = {
+		HEAD "\"sessions\":[" ONE " " ONE "]}",
+		HEAD "\"sessions\":[" ONE ",," ONE "]}",
+		HEAD "\"sessions\":[," ONE "]}",
+		HEAD "\"sessions\":[" ONE ",]}",
+		HEAD "\"sessions\":[" ONE "}}",
+		HEAD "\"sessions\":[" ONE "]",
+		HEAD "\"sessions\":[" ONE,
+		HEAD "\"sessions\":[5]}",
+		HEAD "\"sessions\":[null]}",
+		HEAD "\"sessions\":[[]]}",
+		HEAD "\"sessions\":[{]]}",
+		HEAD "\"sessions\":[" ONE "],\"sessions\":[]}",
+		HEAD "\"sessi\\u006fns\":[" ONE "]}",
+		HEAD "\"sessions\":[" ONE "],\"leases\":[[\"5kq1Yw2f0bU\",5]]}",
+		HEAD "\"sessions\":[],\"leases\":[[\"5kq1Yw2f0bU\",5]]}",
+		HEAD "\"x\":\"sessions\",[" ONE "]}",
+		HEAD "\"x\":\"sessions\"[" ONE "]}",
+		"[\"sessions\",[" ONE "]]",
+		HEAD "\"sessions\":{\"a\":" ONE "}}",
+		"]" HEAD "\"sessions\":[]}",
+		"{\"type\":\"lease\",\"n\":7,\"leases\":[[\"5kq1Yw2f0bU\",5]],\"seen\":[" SEEN "]}",
+		"{\"type\":\"set\",\"n\":8,\"sessions\":[" ONE "],\"client_id\":\"c1\"," TERMS "}",
+		"{\"type\":\"beat\",\"n\":8,\"run\":\"03b7a1c95e6d2f48\",\"seen\":[" SEEN "]}",
+	};
+
+	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+		struct event *event = event_of(good[i]);
+
+		check(event != NULL && event->count == 2 && event->origin.n == 7, good[i], __LINE__);
+		event_free(event);
+		same_in_parts(good[i], strlen(good[i]), 1 + i % 3);
+	}
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		check(event_of(bad[i]) == NULL, bad[i], __LINE__);
+		same_in_parts(bad[i], strlen(bad[i]), 1);
+	}
+}
+
+static bool takes(struct line *line, char byte, size_t count)
+{
+	struct event *event;
+	bool good = true;
+
+	for (size_t i = 0; good && i < count; i++) {
+		const char *at = &byte;
+		size_t left = 1;
+
+		good = line_take(line, &at, &left, 0, &event);
+	}
+	return good;
+}
+
+/* One entry, and all but the entries, is bounded by 1 MiB, the whole line by 128 MiB. */
+static void test_a53_lines_are_bounded(void)
+{
+	static const char open[] = "{\"sessions\":[";
+	struct line line = {0};
+	struct event *event;
+
+	CHECK(takes(&line, ' ', PIECE_MAX_BYTES) && !takes(&line, ' ', 1));
+	line_reset(&line);
+	for (int in_entry = 0; in_entry < 2; in_entry++) {
+		const char *at = open;
+		size_t left = strlen(open), more = in_entry ? PIECE_MAX_BYTES : LINE_MAX_BYTES - left;
+
+		CHECK(line_take(&line, &at, &left, 0, &event));
+		CHECK(takes(&line, in_entry ? '{' : ' ', more) && !takes(&line, ' ', 1));
+		line_reset(&line);
+	}
+	CHECK(line.event == NULL && line.frame.room <= PIECE_MAX_BYTES && line.entry.room <= PIECE_MAX_BYTES);
+	line_free(&line);
+}
+
 /* Any bytes give an event or NULL. The text has no NUL behind it, so a reader that needs one is found out. */
 static void test_noise(void)
 {
@@ -603,7 +738,7 @@ static void test_noise(void)
 		for (uint32_t i = 0; i < 1 + round % 3; i++) {
 			text[randombytes_uniform(length)] = (char)randombytes_uniform(256);
 		}
-		event_free(wire_parse_event(text, length, 0));
+		same_in_parts(text, length, 1 + randombytes_uniform(9));
 		wire_parse_answer(text, length, 0, &answer);
 		terms_free(&answer.terms);
 		event_free(wire_parse_sync(text, length));
@@ -653,15 +788,28 @@ static bool has_verifier(const char *verify, const char *key)
 	return has;
 }
 
+#define WEAK "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+
+/* Twice the same: the second answer is remembered. */
+static bool is_sound(const char *public, const char *key)
+{
+	struct verifier *verifier = verifier_new(public, "AAECAwQFBgcICQoLDA0ODw", "h:1", key);
+	bool sound = verifier != NULL && verifier_is_sound(verifier);
+
+	CHECK(verifier != NULL && verifier_is_sound(verifier) == sound);
+	free(verifier);
+	return sound;
+}
+
 static void test_a1_verifiers(void)
 {
 	char key[KEY_ID_CHARS + 1], weak[KEY_ID_CHARS + 1];
 
 	make_id(PUBLIC, key);
-	make_id("AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", weak);
+	make_id(WEAK, weak);
 	CHECK(has_verifier(VERIFY(PUBLIC, "h:1"), key));
 	CHECK(!has_verifier(VERIFY(PUBLIC, "h:1"), weak));
-	CHECK(!has_verifier(VERIFY("AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "h:1"), weak));
+	CHECK(has_verifier(VERIFY(WEAK, "h:1"), weak) && !is_sound(WEAK, weak) && is_sound(PUBLIC, key));
 	CHECK(!has_verifier(VERIFY(PUBLIC, ""), key));
 	CHECK(!has_verifier("\"verify\":{}", key));
 	CHECK(!has_verifier("\"verify\":null", key));
@@ -895,6 +1043,8 @@ int main(int argc, char **argv)
 	test_answer();
 	test_odd_answers();
 	test_events();
+	test_lists();
+	test_a53_lines_are_bounded();
 	test_a1_verifiers();
 	test_question();
 	test_noise();

@@ -51,6 +51,22 @@ def test_a_backup_comes_back_whole_for_its_owner_alone_and_begins_a_new_list(
     assert "Counters" in said
 
 
+def test_a_copy_says_that_it_is_one_before_anything_can_run_on_it(
+    run: Run, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, seen = tmp_path / "new", []
+    extract = tarfile.TarFile.extract
+
+    def look(self: tarfile.TarFile, member: str, path: Path, **options: str) -> None:
+        seen.append((member, (path / "node.json").exists(), facts(path)))
+        extract(self, member, path, **options)  # type: ignore[arg-type]  # handed on as they are
+
+    monkeypatch.setattr(tarfile.TarFile, "extract", look)
+    assert run("restore", str(archive), f"--state={target}").code == 0
+    assert seen == [("node.json", False, ("waits", "no"))]
+    assert (target / "node.json").exists()
+
+
 def test_nothing_is_ever_restored_over_something(run: Run, domain: Path, archive: Path) -> None:
     before = sorted(domain.rglob("*"))
     done = run("restore", str(archive))

@@ -9,7 +9,7 @@ from authd.cli.issue import parse_life
 from authd.clock import SystemClock
 from authd.core.claims import Kind
 from authd.core.encoding import decode_base64url
-from authd.core.grants import Grant, verify_grant
+from authd.core.grants import Grant, sign_grant, verify_grant
 from authd.core.statements import verify_revoke
 from authd.errors import FormatError
 from authd.service.issuing import DEVICE_LIFE_S, decode_bundle
@@ -93,6 +93,39 @@ def test_revoking_a_grant_takes_its_renewals_along(run: Run, domain: Path, by: s
     items = decode_bundle(newest.read_bytes()).statements
     targets = [verify_revoke(one.data).target for one in items]
     assert targets == [grant.statement_id, successor.statement_id]
+
+
+def test_revoking_a_grant_takes_along_what_another_host_may_have_renewed_it_by(
+    run: Run, domain: Path
+) -> None:
+    assert run("device", "new", "lamp", "--pub=home/x").code == 0
+    key, now = Keystore(domain).load(AUTHORITY), SystemClock().now()
+    fresh = issued(domain, "lamp")
+    old = sign_grant(
+        key,
+        subject=fresh.subject,
+        scope=fresh.scope,
+        issued_at=now - DEVICE_LIFE_S * 3 // 4,
+        expires_at=now + DEVICE_LIFE_S // 4,
+    )
+    with SqliteStore(domain / "authd.db") as store:
+        store.save_statements(
+            [
+                StoredStatement(
+                    kind=Kind.GRANT,
+                    statement_id=old.statement_id,
+                    data=old.encoded,
+                    source="local",
+                    received_at=now,
+                )
+            ],
+            durable=True,
+        )
+    assert run("revoke", f"grant:{encoded(old.statement_id)}").json["state"] == "outbox"
+    newest = max((domain / "outbox").glob("*.bundle"))
+    items = decode_bundle(newest.read_bytes()).statements
+    targets = [verify_revoke(one.data).target for one in items]
+    assert targets == [old.statement_id, renew(key, old).statement_id]
 
 
 def encoded(data: bytes) -> str:

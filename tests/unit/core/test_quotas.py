@@ -7,14 +7,23 @@ import pytest
 
 from authd.core import limits
 from authd.core.grants import DomainSubject, Grant
-from authd.core.identity import PublicKey, StatementId, key_id
+from authd.core.identity import StatementId, key_id
 from authd.core.policy import DomainPolicy
-from authd.core.quotas import Branches, find_fallen, is_surplus, to_list
+from authd.core.quotas import (
+    Branches,
+    branch_name,
+    find_fallen,
+    find_flooded,
+    is_surplus,
+    to_list,
+)
+from authd.core.roots import sign_root
 from authd.core.statements import Revoke, sign_revoke
 from authd.core.topics import POWER_REVOKE
-from authd.core.trust import TrustState, charged_key
+from authd.core.trust import TrustState
 from authd.errors import ReasonCode
 from tests.unit.core.world import (
+    DAY,
     NOW,
     World,
     authority,
@@ -22,6 +31,7 @@ from tests.unit.core.world import (
     make_grant,
     make_revoke,
     make_root,
+    root_claims,
     scope,
 )
 
@@ -39,7 +49,7 @@ def revokes(name: str, count: int, start: int = 0) -> list[Revoke]:
     ]
 
 
-def names(keys: frozenset[PublicKey], *known: str) -> set[str]:
+def names(keys: frozenset[bytes], *known: str) -> set[str]:
     found = {name for name in known if key(name).public in keys}
     assert len(found) == len(keys)
     return found
@@ -70,13 +80,14 @@ def test_a_statement_is_charged_to_its_issuer_and_to_each_above_it_up_to_the_roo
     assert found.level(key("d").public) == 3, "a grant without depth puts nobody anywhere"
 
 
-def test_the_nearest_entry_says_the_level_and_all_givers_are_charged() -> None:
+def test_the_nearest_entry_says_the_level_and_those_on_the_way_to_it_are_charged() -> None:
     world = World()
     world.grants("X -> a -> b -> c -> lamp")
     world.grant("X", "c", depth=1)
     found = branches(world)
     assert found.level(key("c").public) == 1
-    assert found.charged(key("c").public) == {key(one).public for one in "Xabc"}
+    assert found.charged(key("c").public) == {key(one).public for one in "Xc"}
+    assert found.givers(key("c").public) == {key(one).public for one in "Xb"}
 
 
 def test_circles_end() -> None:
@@ -92,8 +103,9 @@ def test_a_domain_that_is_not_listed_is_charged_to_who_gave_it_something() -> No
     world.grant("X", "a", depth=3)
     world.grant("a", "", to=DomainSubject(partner.domain), depth=2)
     world.grant("b", "", to=DomainSubject(partner.domain))
-    assert branches(world).charged(key("P").public) == {key(one).public for one in "PaX"}
-    assert branches(world).level(key("P").public) == 2
+    above = {partner.domain, *(key(one).public for one in "PaX")}
+    assert branches(world).charged(key("P").public) == above
+    assert [branches(world).level(one) for one in (partner.domain, key("P").public)] == [2, 3]
     world.domains[partner.domain] = DomainPolicy()
     assert branches(world).charged(key("P").public) == {key("P").public}, "it answers for itself"
     assert branches(world).level(key("P").public) == 0
@@ -118,12 +130,12 @@ def test_branches_hold_until_a_grant_of_depth_a_root_or_the_policy_is_new() -> N
 
 
 def test_a_revoker_acts_at_the_charge_of_its_authority_and_nobody_else_can() -> None:
-    power = make_grant("X", "a", scope(POWER_REVOKE))
-    assert charged_key(make_revoke("a", "lamp", revoker_grant=power)) == key("X").public
+    power, state = make_grant("X", "a", scope(POWER_REVOKE)), TrustState()
+    assert state.charged_key(make_revoke("a", "lamp", revoker_grant=power)) == key("X").public
     plain = make_grant("X", "a", scope("#"))
-    assert charged_key(make_revoke("a", "lamp", revoker_grant=plain)) == key("a").public
-    assert charged_key(make_revoke("a", "lamp")) == key("a").public
-    assert charged_key(make_revoke("lamp", "lamp")) is None
+    assert state.charged_key(make_revoke("a", "lamp", revoker_grant=plain)) == key("a").public
+    assert state.charged_key(make_revoke("a", "lamp")) == key("a").public
+    assert state.charged_key(make_revoke("lamp", "lamp")) is None
 
 
 # --- fallen -----------------------------------------------------------------------------------
@@ -209,8 +221,205 @@ def test_more_statements_never_lift_a_fallen_branch() -> None:
     world.revoke("b", "lamp")
     world.revoke("a", "b")
     world.grants("X -> b -> lamp")
-    assert before == {"a", "b"}
-    assert fallen(world) == {"a", "b"}
+    assert before == {"b"}
+    assert fallen(world) == {"b"}
+
+
+@pytest.mark.usefixtures("small")
+def test_following_a_state_finds_what_looking_anew_finds() -> None:
+    rng = random.Random(5)
+    for _ in range(15):
+        world = World()
+        partner = world.add_root(make_root(authority("a"), authority("P"), domain="partner"))
+        found = branches(world)
+        for number in range(25):
+            issuer, subject = rng.sample("Xabcdef", 2)
+            if number % 6 == 5:
+                world.grant(issuer, "", to=DomainSubject(partner.domain), depth=rng.randint(0, 1))
+            else:
+                world.grant(issuer, subject, depth=rng.randint(0, 1), issued_at=NOW - number)
+            found = found.following(world.state, world.domains)
+            anew = branches(world)
+            for one in (*(key(name).public for name in "XabcdefP"), partner.domain):
+                assert found.level(one) == anew.level(one)
+                assert found.charged(one) == anew.charged(one)
+                assert found.givers(one) == anew.givers(one)
+            assert found.crowded() == anew.crowded()
+
+
+# --- nobody falls, or is silenced, by what others do ------------------------------------------
+
+
+def settle(world: World) -> set[str]:
+    found = branches(world)
+    flooded = find_flooded(world.state, found)
+    world.state = world.state.with_fallen(flooded | found.crowded(), flooded)
+    return {name for name in "XYabcdefPQ" if key(name).public in world.state.fallen}
+
+
+@pytest.mark.usefixtures("small")
+def test_who_is_granted_something_by_a_fallen_branch_unasked_is_heard_as_before() -> None:
+    world = World()
+    world.grants("X -> a -> b -> lamp")
+    world.grants("X -> e -> b -> lamp")
+    world.grants("X -> h -> other")
+    for victim in "eab":
+        world.grant("h", victim, depth=1)
+    world.add(*revokes("h", 9))
+    settle(world)
+    assert key("h").public in world.state.flooded
+    for victim in "eab":
+        word = make_revoke(victim, "lamp")
+        assert not is_surplus(word, world.state, branches(world))
+        world.add(word)
+        settle(world)
+        on_list = to_list(
+            [word.statement_id],
+            listed=[one.statement_id for one in revokes("h", 9)],
+            state=world.state,
+            branches=branches(world),
+        )
+        assert on_list == (word.statement_id,), "whoever is fresh must know it"
+    world.add(*revokes("a", 9), *revokes("e", 9))
+    assert settle(world) == {"a", "e"}
+    assert is_surplus(
+        sign_revoke(key("b"), target=bytes(16), issued_at=1), world.state, branches(world)
+    ), "no way up is left"
+
+
+@pytest.mark.usefixtures("small")
+def test_who_gave_something_to_a_key_that_stands_higher_does_not_fall_by_it() -> None:
+    world = World()
+    world.grants("X -> a -> c -> b -> lamp")
+    world.grants("X -> e -> b -> lamp")
+    assert branches(world).level(key("b").public) == 2
+    world.add(*revokes("b", 9))
+    assert settle(world) == {"b"}
+    world.grants("X -> b -> lamp")
+    world.add(*revokes("b", 30))
+    assert settle(world) == {"b"}
+
+
+@pytest.mark.usefixtures("small")
+def test_a_list_that_holds_any_number_of_a_branch_does_not_fell_what_it_hangs_on() -> None:
+    world = World()
+    world.grants("X -> a -> b -> lamp")
+    world.grants("X -> e -> other")
+    world.add(*revokes("b", 200), *revokes("a", 3, 210))
+    assert settle(world) == {"b"}
+    world.add(*revokes("a", 40, 213))
+    assert settle(world) == {"a", "b"}
+    assert world.reach("other")
+    loads = branches(world).loads(
+        world.state.charges, limits.REVOCATIONS_PER_BRANCH, world.state.flooded
+    )
+    assert loads[key("X").public] == 8 + 1
+
+
+@pytest.mark.usefixtures("small")
+def test_a_domain_that_somebody_granted_something_weighs_no_more_than_a_key() -> None:
+    world = World()
+    many = [authority(f"P{n}", scope=scope("#")) for n in range(8)]
+    partner = world.add_root(make_root(*many, domain="partner"))
+    world.grant("X", "", to=DomainSubject(partner.domain), depth=2)
+    world.grant("P0", "lamp")
+    world.grants("X -> e -> other")
+    assert world.reach("lamp")
+    for one in range(8):
+        world.add(*revokes(f"P{one}", 4, one))
+    settle(world)
+    assert world.state.fallen == {partner.domain}
+    assert world.reach("lamp") == set()
+    assert "domain" in world.paths_to("lamp").first_failure().detail
+    assert world.reach("other")
+    assert branch_name(partner.domain) in world.paths_to("lamp").first_failure().detail
+    # What it once named stays its own: new roots give it no more room.
+    claims = root_claims(
+        authority("P99"), domain="partner", version=2, previous=partner.statement_id
+    )
+    world.add_root(sign_root(claims, previous=partner, keys=(key("partner root"),)))
+    settle(world)
+    assert world.state.fallen == {partner.domain}
+
+
+@pytest.mark.usefixtures("small")
+def test_a_branch_does_not_stand_again_because_grants_of_depth_were_pushed_out_or_ended() -> None:
+    world = World()
+    deep = [*world.grants("X -> a -> b -> lamp"), *world.grants("X -> a -> c -> lamp")]
+    world.grants("X -> a -> d -> lamp")
+    for name in "bcd":
+        world.add(*revokes(name, 3))
+    assert settle(world) == {"a"}
+    for number in range(4):
+        world.grant("a", "b", issued_at=NOW + number)
+    assert settle(world) == {"a"}
+    found = branches(world)
+    assert all(found.upholds(one, world.state) for one in deep if one.depth)
+    assert not any(found.upholds(one, world.state) for one in deep if not one.depth)
+    quiet = world.grant("X", "e", depth=1)
+    assert not branches(world).upholds(quiet, world.state)
+    kept, gone = world.state.without_ended(
+        [key_id(key(name).public) for name in "abce"],
+        before=NOW + 9 * DAY,
+        keep=lambda one: branches(world).upholds(one, world.state),
+    )
+    assert quiet in gone
+    world.state = kept
+    assert settle(world) == {"a"}
+
+
+@pytest.mark.usefixtures("small")
+def test_a_branch_that_names_too_many_issuers_is_still_heard_when_it_revokes() -> None:
+    world = World()
+    for number in range(5):
+        world.grants(f"X -> a -> b -> g{number} -> lamp")
+    assert settle(world) == {"b"}
+    word = make_revoke("b", "lamp")
+    assert not is_surplus(word, world.state, branches(world))
+    world.add(word, *revokes("b", 9))
+    settle(world)
+    assert is_surplus(revokes("b", 1, 50)[0], world.state, branches(world))
+
+
+@pytest.mark.usefixtures("small")
+def test_an_authority_answers_for_a_revoker_until_it_takes_that_back() -> None:
+    power = make_grant("X", "r", scope(POWER_REVOKE))
+    flood = [
+        sign_revoke(key("r"), target=bytes([n]) * 16, issued_at=NOW, revoker_grant=power)
+        for n in range(41)
+    ]
+    back = make_revoke("X", power)
+    charges = set()
+    for statements in ([*flood, back], [back, *flood], [*flood[:9], back, *flood[9:]]):
+        world = World()
+        world.grants("X -> lamp")
+        world.add(power, *statements)
+        charges.add(world.state.charges)
+        assert settle(world) == set()
+        assert world.reach("lamp")
+    assert len(charges) == 1
+    other = World()
+    other.add(power, *flood, make_revoke("Y", power))
+    assert settle(other) == {"X"}, "nobody else takes it back"
+
+
+@pytest.mark.usefixtures("small")
+def test_more_of_what_is_charged_never_lifts_a_branch_in_any_graph() -> None:
+    rng = random.Random(11)
+    for _ in range(40):
+        world = World()
+        world.grant("X", "a", depth=8)
+        for _ in range(12):
+            issuer, subject = rng.sample("Xabcdef", 2)
+            world.grant(issuer, subject, depth=1)
+        found = branches(world)
+        before: frozenset[bytes] = frozenset()
+        for number in range(40):
+            name = rng.choice("Xabcdef")
+            world.add(*revokes(name, rng.randint(1, 4), 5 * number))
+            after = found.over(world.state.charges, limits.REVOCATIONS_PER_BRANCH)
+            assert before <= after
+            before = after
 
 
 # --- surplus ----------------------------------------------------------------------------------
@@ -304,12 +513,22 @@ def test_what_ended_is_forgotten_with_all_that_was_counted_of_it() -> None:
     assert later.without_ended([lamp], before=NOW + 51)[0].grants_to(lamp) == ()
 
 
-def test_a_grant_of_depth_that_is_pushed_out_at_once_leaves_no_trace() -> None:
-    deep = make_grant("X", "lamp", issued_at=NOW - 100, depth=1)
-    others = [make_grant("X", "lamp", issued_at=NOW - n) for n in range(4)]
-    state = TrustState().apply_grants([deep, *others])
-    assert state == TrustState().apply_grants(others)
-    assert not state.delegates_of(key("X").public)
+def test_the_newest_grant_of_depth_that_is_pushed_out_counts_no_more_and_stays_charged() -> None:
+    deep = [make_grant("X", "a", issued_at=NOW - 100 + n, depth=1) for n in range(2)]
+    others = [make_grant("X", "a", issued_at=NOW - n) for n in range(5)]
+    found = {
+        TrustState().apply_grants(order).grants_to(key_id(key("a").public))
+        for order in itertools.permutations([*deep, *others])
+    }
+    assert found == {(*others[:4], deep[1])}
+    world = World()
+    world.add(make_grant("a", "lamp"), *deep, *others)
+    assert not world.state.has_newer(deep[1])
+    assert world.state.has_newer(deep[0])
+    assert world.reach("lamp") == set(), "as before, what was pushed out gives nothing"
+    assert world.paths_to("lamp").first_failure().reason is ReasonCode.DEPTH_EXCEEDED
+    assert world.reach("a")
+    assert key("X").public in branches(world).charged(key("a").public)
 
 
 def test_the_order_of_grants_and_of_forgetting_makes_no_difference() -> None:

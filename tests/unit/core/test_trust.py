@@ -212,7 +212,11 @@ def test_who_may_delegate_is_known_by_issuer_in_any_order() -> None:
     subject, second = subject_id(deep.subject), subject_id(other.subject)
     state = TrustState().apply_grants([deep, other])
     assert state.delegates_of(key("X").public) == tuple(sorted([subject, second]))
-    # Four newer grants push the one of depth out, whichever comes first.
+    # Four newer grants push the one of depth out, whichever comes first; who stood there stays.
     assert state.apply_grants(flat) == TrustState().apply_grants([*flat, other, deep])
-    assert state.apply_grants(flat).delegates_of(key("X").public) == (second,)
+    assert state.apply_grants(flat).delegates_of(key("X").public) == tuple(
+        sorted([subject, second])
+    )
+    assert state.apply_grants(flat).is_pushed_out(deep)
+    assert not state.is_pushed_out(deep)
     assert state.delegates_of(key("a").public) == ()

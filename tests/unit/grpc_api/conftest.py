@@ -13,6 +13,7 @@ from authd.core.identity import admit_key
 from authd.errors import ReasonCode
 from authd.grpc_api.certificates import CertificateFiles, Certificates, ensure_certificates
 from authd.grpc_api.server import GrpcParts, GrpcServer
+from authd.service.leftovers import NOTHING, Retained
 from authd.service.ports import SessionEvent
 
 NOW = 1_800_000_000
@@ -42,6 +43,7 @@ class ScriptedPoint:
     then_fail: Exception | None = None
     described: dict[str, object] | None = None
     reported: list[tuple[str, str, str, str]] = field(default_factory=list)
+    left: list[Retained] = field(default_factory=list)
     asked: list[object] = field(default_factory=list)
     watching: asyncio.Event = field(default_factory=asyncio.Event)
     unwatched: asyncio.Event = field(default_factory=asyncio.Event)
@@ -87,9 +89,18 @@ class ScriptedPoint:
         self.asked.append((broker, client_id))
         return self.described
 
-    def report(self, broker: str, *, client_id: str, session_id: str, what: str) -> None:
+    def report(
+        self,
+        broker: str,
+        *,
+        client_id: str,
+        session_id: str,
+        what: str,
+        retained: Retained = NOTHING,
+    ) -> None:
         if self.failure is not None:
             raise self.failure
+        self.left.append(retained)
         self.reported.append((broker, client_id, session_id, what))
 
     def _conclude(self) -> Decision:

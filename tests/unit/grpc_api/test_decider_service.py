@@ -17,6 +17,7 @@ from authd.core.decision import (
 from authd.errors import ReasonCode, StoreError
 from authd.proto_stubs import decider_pb2 as pb
 from authd.proto_stubs import decider_pb2_grpc as pb_grpc
+from authd.service.leftovers import NOTHING, Retained
 from authd.service.ports import SessionEvent
 from tests.unit.grpc_api.conftest import Serve, Served, allow
 
@@ -310,6 +311,17 @@ async def test_reports_are_passed_on_in_order_and_unknown_kinds_left_out(serve: 
     await service.Report(pb.ReportRequest(reports=reports))
     told = ["online", "offline", "kicked", "cut_offline", "not_found", "kick_failed"]
     assert served.point.reported == [("hall", "c", "s1", what) for what in told]
+
+
+async def test_what_a_session_left_behind_is_passed_on_within_bounds(serve: Serve) -> None:
+    served = await serve()
+    service: Any = await stub(served)
+    reports = [
+        pb.Report(what=pb.WHAT_KICKED, retained=["a", "a", "b/#", "c"], retained_more=2),
+        pb.Report(what=pb.WHAT_OFFLINE),
+    ]
+    await service.Report(pb.ReportRequest(reports=reports))
+    assert served.point.left == [Retained(("a", "c"), 3), NOTHING]
 
 
 async def test_too_many_reports_and_a_report_that_cannot_be_kept_are_errors(

@@ -11,6 +11,7 @@ from authd.core.statements import sign_revoke
 from authd.errors import ReasonCode, StoreError
 from authd.service.desk import GossipDesk
 from authd.service.ports import Item
+from authd.service.waiting import MAX_WAITING
 from tests.unit.service.scenes import (
     DEVICE,
     OTHER,
@@ -107,6 +108,33 @@ async def test_a_session_whose_lease_ends_is_cut_though_nothing_can_be_written(
     site.clock.advance(1)
     site.open()
     assert len(site.service.sessions.all()) == 1, "judged anew, by news that is fresh again"
+
+
+async def test_no_head_is_signed_while_a_revocation_that_others_sent_cannot_be_kept(
+    tmp_path: Path,
+) -> None:
+    site = site_with_device(tmp_path, grace_s=0)
+    authority = site.service.authority
+    assert (await site.connect(DEVICE)).allowed
+    some = [
+        sign_revoke(site.domain.authority, target=make_key(f"r{n}").public, issued_at=START)
+        for n in range(MAX_WAITING + 5)
+    ]
+    revocation = sign_revoke(site.domain.authority, target=DEVICE.public, issued_at=START)
+    with no_space(site):
+        fill(site)
+        desk = GossipDesk(authority)
+        assert await desk.receive([*map(item, some), item(revocation)], peer="p") == []
+        pass_time(site, 50)
+        assert can_publish(site, DEVICE, "site/temp").allowed, "for as long as the last head"
+        pass_time(site, 15)
+        assert not can_publish(site, DEVICE, "site/temp").allowed
+        assert not (await site.connect(DEVICE)).allowed
+    pass_time(site, 1)
+    assert revocation.statement_id in authority.state.revocations, "kept as soon as there is room"
+    assert authority.heartbeats.freshness()[site.domain.id] > site.clock.now()
+    assert len(authority.state.revocations) == MAX_WAITING
+    assert (await site.connect(DEVICE)).reason is ReasonCode.REVOKED
 
 
 async def until_full(site: Site) -> Decision:

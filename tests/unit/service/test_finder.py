@@ -3,9 +3,12 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from authd.core.identity import KeyId, PublicKey, key_id
 from authd.core.records import Record, RecordKind, make_record, record_salt, seal
 from authd.errors import ReasonCode
+from authd.service import proving
 from authd.service.finder import Outcome
 from authd.service.issuing import grants_record
 from tests.unit.service.scenes import DEVICE, GATEWAY, OTHER, SENSOR, TEMP, revoke
@@ -25,6 +28,12 @@ class CountingEther(Ether):
         self.asked.append(publisher)
         await self.gate.wait()
         return await super().get(publisher, salt)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no pause of a busy host turn an answer into "in progress"."""
+    monkeypatch.setattr(proving, "LOOKUP_PATIENCE_S", 0.5)
 
 
 def lookup_site(directory: Path, *, replicate: bool = False) -> tuple[CountingEther, Site]:

@@ -8,10 +8,12 @@ import pytest
 from authd.core.grants import DomainSubject, Form, Grant, TlsSubject, sign_grant
 from authd.core.identity import PublicKey, SigningKey, key_id
 from authd.core.records import RecordKind, record_salt, record_target
+from authd.core.roots import Root, RootClaims, sign_root
 from authd.core.statements import sign_revoke
+from authd.core.topics import POWER_REVOKE
 from authd.errors import ReasonCode
 from authd.service.finder import open_grants_record
-from authd.service.issuing import DEVICE_LIFE_S, NODE_LIFE_S
+from authd.service.issuing import DEVICE_LIFE_S, NODE_LIFE_S, power_scope
 from authd.service.renewal import (
     WARN_S,
     Renewal,
@@ -19,6 +21,7 @@ from authd.service.renewal import (
     renewal_due_at,
     same_rights,
     stands,
+    successors,
 )
 from tests.unit.service.scenes import (
     DEVICE,
@@ -333,3 +336,73 @@ def test_a_longer_grant_with_an_end_is_no_successor_of_one_that_stands(tmp_path:
     longer = standing(site, DEVICE.public, expires_at=START + DEVICE_LIFE_S + 5)
     assert not stands(longer)
     assert same_rights(first, longer)
+
+
+@pytest.mark.parametrize("how", ["revoked", "dropped", "revoker", "below"])
+async def test_what_a_domain_was_granted_is_renewed_only_while_its_issuer_may_grant(
+    tmp_path: Path, how: str
+) -> None:
+    site = Site(tmp_path, Domain())
+    other = Domain("other").id
+    key = GATEWAY if how == "below" else site.domain.authority
+    site.learn(site.domain.grant(GATEWAY.public, ALL, depth=2, expires_at=START + 300 * DAY))
+    site.learn(
+        sign_grant(
+            key,
+            subject=DomainSubject(other),
+            scope=TEMP,
+            issued_at=START,
+            expires_at=START + DEVICE_LIFE_S,
+            depth=1,
+        )
+    )
+    renewal = with_key(site, key)
+    await days(site, 60, renewal)
+    assert renewal.renewed == 1
+    if how == "dropped":
+        gossip(site, without_authorities(site.domain))
+    elif how == "revoker":
+        power = site.domain.grant(OTHER.public, power_scope(POWER_REVOKE))
+        site.learn(power)
+        revoke(site, key.public, by=OTHER, with_grant=power)
+    else:
+        revoke(site, key.public, by=key if how == "revoked" else site.domain.authority)
+    await days(site, 60, renewal)
+    assert renewal.renewed == 1
+    assert renewal.expiring.ends == {}
+
+
+def without_authorities(domain: Domain) -> Root:
+    """Make the next root, in which another key stands for the one authority there was."""
+    before = domain.roots[-1]
+    claims = RootClaims(
+        version=before.version + 1,
+        previous=before.statement_id,
+        root_keys=before.root_keys,
+        threshold=before.threshold,
+        authorities=(replace(before.authorities[0], key=make_key("successor").public),),
+        heartbeat_keys=before.heartbeat_keys,
+        publisher=before.next_publisher,
+        next_publisher=before.next_publisher,
+        expires_at=before.expires_at,
+    )
+    return sign_root(claims, previous=before, keys=(domain.root_key,))
+
+
+def test_what_others_may_have_renewed_a_grant_by_is_known_without_hearing_of_it() -> None:
+    domain = Domain()
+    grant = domain.grant(DEVICE.public, TEMP, issued_at=START, expires_at=START + DEVICE_LIFE_S)
+    half = DEVICE_LIFE_S // 2
+    first = renew(domain.authority, grant)
+    second = renew(domain.authority, first)
+    third = renew(domain.authority, second)
+
+    def found(now: int) -> list[Grant]:
+        return list(successors(domain.authority, grant, now=now))
+
+    assert found(START + half - 61) == []
+    assert found(START + half - 60) == [first]
+    assert found(START + 2 * half) == [first, second]
+    assert found(START + 3 * half) == [second, third], "the first has ended"
+    ended = domain.grant(DEVICE.public, TEMP, issued_at=START, expires_at=START + DAY)
+    assert list(successors(domain.authority, ended, now=START + DEVICE_LIFE_S)) == []
