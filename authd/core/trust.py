@@ -316,11 +316,8 @@ class _RevocationChanges:
         self._count(revoker, count)
 
     def _count(self, key: PublicKey, count: int) -> None:
-        counted = self._charges.get(key, 0) + count
-        if counted:
-            self._charges[key] = counted
-        else:
-            del self._charges[key]
+        # Never back to nothing: an authority that takes a revoker's grant back is charged for that.
+        self._charges[key] = self._charges.get(key, 0) + count
 
     def finish(self) -> TrustState:
         return replace(
@@ -388,7 +385,7 @@ class _GrantChanges:
         for issuer, subjects in self._delegates.items():
             if subjects:
                 delegates = delegates.set(issuer, subjects)
-            elif issuer in delegates:
+            else:  # only grants that the state held before are ever dropped to the last
                 delegates = delegates.delete(issuer)
         return replace(
             state,

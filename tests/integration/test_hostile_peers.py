@@ -268,6 +268,11 @@ class Theatre:
             peak = self.rss_mib()
             heard_s = self._revoke_elsewhere(victim_of_time)
             done = self.end()
+            for _ in range(PATIENCE):  # a busy host may not even have let the attacker in
+                if done:
+                    break
+                self.begin(attack)
+                done = self.end()
             peak = max(peak, self.rss_mib())
             cpu = (self.cpu_s() - cpu_s) / (time.perf_counter() - began)
         assert not probe.wrong, probe.wrong

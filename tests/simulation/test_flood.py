@@ -67,7 +67,7 @@ async def revoke_everywhere(
     return max([await refuses_after(place, device, at_most=10) for place in places])
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_a_flooding_issuer_loses_its_own_branch_and_nobody_elses(tmp_path: Path) -> None:
     async def flood(country: Country) -> str:
         parent, sibling, hostile = make_key("parent"), make_key("sibling"), make_key("hostile")
