@@ -383,10 +383,9 @@ class _GrantChanges:
         state = self._state
         delegates = state.delegates
         for issuer, subjects in self._delegates.items():
-            if subjects:
-                delegates = delegates.set(issuer, subjects)
-            else:  # only grants that the state held before are ever dropped to the last
-                delegates = delegates.delete(issuer)
+            # Only grants that the state held before are ever dropped to the last.
+            kept = delegates.set(issuer, subjects) if subjects else delegates.delete(issuer)
+            delegates = kept
         return replace(
             state,
             grants=self._grants.finish(),

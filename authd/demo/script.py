@@ -188,7 +188,7 @@ class Script:
         )
         self._refuse("a stranger's key", "unknown_key", stranger)
         self._refuse_expired()
-        # So far ahead that the plugin, which would know a replay by itself, asks the daemon about it.
+        # So far ahead that the plugin, which knows a replay by itself, asks the daemon.
         replayed = key.password(site.endpoint, now=self._now() + 20)
         with Client(
             site.mqtt_port,

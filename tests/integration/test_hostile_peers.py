@@ -268,9 +268,7 @@ class Theatre:
             peak = self.rss_mib()
             heard_s = self._revoke_elsewhere(victim_of_time)
             done = self.end()
-            for _ in range(PATIENCE):  # a busy host may not even have let the attacker in
-                if done:
-                    break
+            while not done:  # a busy host may not even have let the attacker in
                 self.begin(attack)
                 done = self.end()
             peak = max(peak, self.rss_mib())
