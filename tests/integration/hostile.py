@@ -152,16 +152,20 @@ class Hostile:
             finally:
                 writer.close()
 
-        async def endless() -> None:
-            async with grpc.aio.insecure_channel(self.address, options=_BIG) as channel:
-                call: Any = channel.stream_stream(_HINT.decode())()
-                self.done += 1
-                await call.wait_for_connection()
-                await asyncio.sleep(60)
-
         async with asyncio.TaskGroup() as group:
             group.create_task(self._many(100, slowly))
-            group.create_task(self._many(100, endless))
+            group.create_task(self._many(100, self._endless))
+
+    async def held_calls(self) -> None:
+        """Hold hints that never end, and no more connections than leave some for others."""
+        await self._many(60, self._endless)
+
+    async def _endless(self) -> None:
+        async with grpc.aio.insecure_channel(self.address, options=_BIG) as channel:
+            call: Any = channel.stream_stream(_HINT.decode())()
+            self.done += 1
+            await call.wait_for_connection()
+            await asyncio.sleep(60)
 
     async def rapid_resets(self) -> None:
         """Open streams and reset them at once (CVE-2023-44487), as bare HTTP/2 frames."""
