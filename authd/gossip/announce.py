@@ -69,6 +69,9 @@ class Rounds:
         settled = set(ids)
         waiting: list[tuple[float, int, tuple[StatementId, ...]]] = []
         for at, count, listed in self._waiting:
+            if settled.isdisjoint(listed):
+                waiting.append((at, count, listed))
+                continue
             left = tuple(one for one in listed if one not in settled)
             settled -= set(listed)
             if left:
@@ -77,7 +80,7 @@ class Rounds:
         self._recount()
 
     def _recount(self) -> None:
-        self._count = len({one for _, _, listed in self._waiting for one in listed})
+        self._count = len(set().union(*(listed for _, _, listed in self._waiting)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 ``at S: what`` happens S seconds after the network has formed; ``until: S`` ends it, or five seconds
 after every live node holds every revocation, if that is earlier; ``expect:`` names a measure and
-its threshold. See the files in ``scenarios/``.
+its threshold; ``nodes: at most N`` leaves larger swarms out. See the files in ``scenarios/``.
 """
 
 import re
@@ -57,6 +57,7 @@ class Scenario:
     steps: tuple[Step, ...]
     until_s: float
     expectations: tuple[Expectation, ...]
+    most_nodes: float = float("inf")
 
 
 def parse_scenario(name: str, text: str) -> Scenario:
@@ -68,12 +69,14 @@ def parse_scenario(name: str, text: str) -> Scenario:
     about, _, body = text.partition("\n\n")
     steps: list[Step] = []
     expectations: list[Expectation] = []
-    until_s = 0.0
+    until_s, most_nodes = 0.0, float("inf")
     for number, line in enumerate(body.strip().splitlines(), start=3):
         if found := _STEP.fullmatch(line):
             steps.append(Step(float(found.group(1)), found.group(2), found.group(3)))
         elif line.startswith("until: "):
             until_s = float(line.removeprefix("until: "))
+        elif line.startswith("nodes: at most "):
+            most_nodes = float(line.removeprefix("nodes: at most "))
         elif line.startswith("expect: "):
             words = line.removeprefix("expect: ")
             measure = _NUMBER.sub("#", words)
@@ -81,7 +84,7 @@ def parse_scenario(name: str, text: str) -> Scenario:
             expectations.append(Expectation(words, measure, numbers))
         else:
             raise ValueError(f"{name}, line {number}: `{line}`")
-    return Scenario(name, about.strip(), tuple(steps), until_s, tuple(expectations))
+    return Scenario(name, about.strip(), tuple(steps), until_s, tuple(expectations), most_nodes)
 
 
 def scenarios() -> Iterator[Scenario]:
