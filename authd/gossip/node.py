@@ -284,6 +284,7 @@ class GossipNode:
         if not self._has_place(introduction):
             await self._send_elsewhere(link, introduction)
             return
+        link.keep()
         peer = Peer(
             link=link,
             introduction=introduction,

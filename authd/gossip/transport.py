@@ -5,23 +5,23 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Final, Protocol, TypeAlias, cast
-from urllib.parse import unquote
 
 import grpc
 import grpc.aio
 
 from authd.errors import ConfigError, LimitError, NoResponseError
 from authd.gossip._generated import gossip_pb2, gossip_pb2_grpc
-from authd.gossip.lobby import Lobby, host_key
+from authd.gossip.acceptor import LOOPBACK, Acceptor, Visitor
+from authd.gossip.lobby import Lobby
 from authd.gossip.messages import MAX_FRAME_BYTES
 from authd.gossip.views import Allowance
 
 # The protobuf around a frame takes a few bytes.
 _MAX_MESSAGE_BYTES: Final = MAX_FRAME_BYTES + 64
-# Above what the two lobbies and the views hold together, so that it is never what is short; the
-# library turns away what is more before anything is allotted to it.
-_MAX_CALLS: Final = 256
-_MAX_CONNECTIONS: Final = 256
+# Above what the acceptor, the two lobbies and the views hold together, so that they are never what
+# is short; the library turns away what is more before anything is allotted to it.
+_MAX_CALLS: Final = 512
+_MAX_CONNECTIONS: Final = 512
 # A node needs one stream and one hint of another.
 _MAX_STREAMS_OF_A_CONNECTION: Final = 8
 _STOP_GRACE_S: Final = 0.1
@@ -78,6 +78,10 @@ class Link(Protocol):
         """
         ...
 
+    def keep(self) -> None:
+        """Let the connection last as long as the stream: its other end has a place here."""
+        ...
+
 
 Serve: TypeAlias = Callable[[Link, str], Awaitable[None]]
 """What takes a stream that somebody dialled; with the host at its other end, as text."""
@@ -119,8 +123,13 @@ class _Stream(Protocol):
 
 
 class _GrpcLink:
-    def __init__(self, stream: _Stream) -> None:
+    def __init__(self, stream: _Stream, visitor: Visitor | None = None) -> None:
         self._stream = stream
+        self._visitor = visitor
+
+    def keep(self) -> None:
+        if self._visitor is not None:
+            self._visitor.keep()
 
     async def read(self) -> bytes:
         try:
@@ -148,9 +157,10 @@ class _Door:
     for the request of a unary call as long as its caller likes.
     """
 
-    def __init__(self, serve: Serve, hinted: Hinted) -> None:
+    def __init__(self, serve: Serve, hinted: Hinted, acceptor: Acceptor) -> None:
         self._serve = serve
         self._hinted = hinted
+        self._acceptor = acceptor
         self._lobby = Lobby()
         self._hints: OrderedDict[str, Allowance] = OrderedDict()
 
@@ -170,17 +180,31 @@ class _Door:
         )
 
     async def _exchange(self, _requests: object, context: _Context) -> None:
-        await self._serve(_GrpcLink(cast("_Stream", context)), _host_of(context))
+        visitor = await self._visitor(context)
+        try:
+            await self._serve(_GrpcLink(cast("_Stream", context), visitor), visitor.host)
+        finally:
+            visitor.let_go()
 
     async def _hint(self, _requests: object, context: _Context) -> None:
-        host = _host_of(context)
-        if not self._may_hint(host_key(host)):
+        visitor = await self._visitor(context)
+        if not self._may_hint(visitor.key):
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED)
         link = _GrpcLink(cast("_Stream", context))
         # Nobody waits for the answer to what comes too late or not at all.
         with suppress(NoResponseError, LimitError, TimeoutError):
-            async with self._lobby.seat(host), asyncio.timeout(_HINT_S):
+            async with self._lobby.seat(visitor.host), asyncio.timeout(_HINT_S):
                 await link.write(await self._hinted(await link.read()))
+
+    async def _visitor(self, context: _Context) -> Visitor:
+        """Return whose call it is; ends one that did not come through the acceptor."""
+        # `ipv4:127.0.0.1:5`
+        port = int(context.peer().rpartition(":")[2])
+        visitor = self._acceptor.visitor(port)
+        if visitor is None:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED)
+            raise NoResponseError("the call did not come through the peer port")
+        return visitor
 
     def _may_hint(self, key: str) -> bool:
         now = asyncio.get_running_loop().time()
@@ -196,14 +220,8 @@ class _Door:
 _MAX_HOSTS: Final = 4_096
 
 
-def _host_of(context: _Context) -> str:
-    # `ipv4:192.0.2.1:5` or `ipv6:%5B2001:db8::1%5D:5`.
-    place = unquote(context.peer()).partition(":")[2]
-    return place.rpartition(":")[0].strip("[]")
-
-
 class GrpcTransport:
-    """`Transport` over gRPC."""
+    """`Transport` over gRPC, behind an acceptor of our own."""
 
     @asynccontextmanager
     async def listening(
@@ -215,17 +233,21 @@ class GrpcTransport:
             ConfigError: The address cannot be bound.
         """
         server = grpc.aio.server(options=_SERVER_OPTIONS, maximum_concurrent_rpcs=_MAX_CALLS)
-        server.add_generic_rpc_handlers((_Door(serve, hinted).handler(),))
-        name = f"[{host}]" if ":" in host else host
         try:
-            bound = server.add_insecure_port(f"{name}:{port}")
+            acceptor = Acceptor(server.add_insecure_port(f"{LOOPBACK}:0"))
         except RuntimeError as error:
-            raise ConfigError(f"cannot bind TCP `{name}:{port}`") from error
+            raise ConfigError(f"cannot bind TCP `{LOOPBACK}:0`") from error
+        server.add_generic_rpc_handlers((_Door(serve, hinted, acceptor).handler(),))
         await server.start()
         try:
-            yield bound
+            async with acceptor.listening(host, port) as bound:
+                try:
+                    yield bound
+                finally:
+                    # First of all: whoever has a stream hears that it ends.
+                    await server.stop(_STOP_GRACE_S)
         finally:
-            await server.stop(_STOP_GRACE_S)
+            await server.stop(None)
 
     @asynccontextmanager
     async def dialled(self, address: str) -> AsyncIterator[Link]:

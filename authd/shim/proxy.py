@@ -1,9 +1,6 @@
 """The proxy: reads one CONNECT, writes it with a fresh login, then copies bytes both ways.
 
-After CONNECT nothing is parsed. Each direction is a loop of its own that waits for its receiver
-before it reads on, so a slow side slows the other and nothing piles up here. When one side says
-that it will send no more, the other is told so and may finish (half-close, RFC 9293 §3.6), for a
-while; over TLS, which has no half-close, the connection ends.
+After CONNECT nothing is parsed: the two connections are spliced.
 """
 
 import asyncio
@@ -11,20 +8,18 @@ import contextlib
 import enum
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 
 from authd.errors import AuthdError, FormatError
 from authd.shim.wire import connect_length, encode_connect, parse_connect
+from authd.splice import CHUNK_BYTES, Side, Streams, hold_side, splice
 
-# One system call's worth: more only adds memory for each connection.
-_CHUNK_BYTES: Final = 65_536
 _HEAD_BYTES: Final = 5
 # TLS says goodbye both ways; nobody waits longer for it.
 _CLOSING_S: Final = 2.0
 
-_Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Login: TypeAlias = Callable[[str], tuple[str, str]]
 """From a client id to the user name and password of one CONNECT; raises `FormatError`."""
 
@@ -135,7 +130,7 @@ class Shim:
         """Carry one client to its end; the one table from errors to what is reported."""
         seen = _Seen()
         try:
-            async with _side(asyncio.open_connection(sock=client, limit=_CHUNK_BYTES)) as near:
+            async with hold_side(asyncio.open_connection(sock=client, limit=CHUNK_BYTES)) as near:
                 await self._carry(near, seen)
         except TimeoutError:
             return seen.report(Ended.TIMED_OUT, f"{seen.awaited} in {self._limits.connect_s:g} s")
@@ -146,27 +141,27 @@ class Shim:
             return seen.report(Ended.UNREACHABLE, f"{seen.awaited}: {what}")
         return seen.report(Ended.PASSED, "")
 
-    async def _carry(self, near: "_Side", seen: "_Seen") -> None:
+    async def _carry(self, near: Side, seen: "_Seen") -> None:
         async with contextlib.AsyncExitStack() as stack:
             async with asyncio.timeout(self._limits.connect_s):
                 packet, rest = await _read_connect(near.reader)
                 connect = parse_connect(packet)
                 seen.client_id = self._client_id(connect.client_id)
                 seen.awaited = "the broker does not answer"
-                far = await stack.enter_async_context(_side(self._dial()))
+                far = await stack.enter_async_context(hold_side(self._dial()))
             # Made last: its time should be as near to the broker's as can be.
             username, password = self._login(seen.client_id)
             fresh = connect.with_login(
                 client_id=seen.client_id, username=username, password=password
             )
             far.writer.write(encode_connect(fresh) + rest)
-            await _splice(near, far, half_closed_s=self._limits.half_closed_s)
+            await splice(near, far, half_closed_s=self._limits.half_closed_s)
 
-    async def _dial(self) -> "_Streams":
+    async def _dial(self) -> Streams:
         host, port = self._broker
         closing_s = _CLOSING_S if self._tls else None
         return await asyncio.open_connection(
-            host, port, ssl=self._tls, ssl_shutdown_timeout=closing_s, limit=_CHUNK_BYTES
+            host, port, ssl=self._tls, ssl_shutdown_timeout=closing_s, limit=CHUNK_BYTES
         )
 
 
@@ -181,26 +176,6 @@ class _Seen:
         return ShimReport(ended=ended, client_id=self.client_id, detail=detail)
 
 
-@dataclass(frozen=True, slots=True)
-class _Side:
-    """One of the two connections."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-
-@contextlib.asynccontextmanager
-async def _side(opening: Awaitable[_Streams]) -> AsyncIterator[_Side]:
-    """Hold a connection; what is written and not sent yet is still sent after the end."""
-    reader, writer = await opening
-    # A peer that vanished without a word is noticed some day.
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    try:
-        yield _Side(reader, writer)
-    finally:
-        writer.close()
-
-
 async def _read_connect(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
     """Read until the first packet is whole; that packet, and what came with it.
 
@@ -210,37 +185,8 @@ async def _read_connect(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
     """
     data = bytearray()
     while (length := connect_length(bytes(data[:_HEAD_BYTES]))) is None or len(data) < length:
-        part = await reader.read(_CHUNK_BYTES)
+        part = await reader.read(CHUNK_BYTES)
         if not part:
             raise FormatError("the client left before its CONNECT was whole")
         data += part
     return bytes(data[:length]), bytes(data[length:])
-
-
-async def _splice(near: _Side, far: _Side, *, half_closed_s: float) -> None:
-    """Copy both ways until both have ended, or one for a while, or one badly."""
-    async with asyncio.TaskGroup() as group:
-        ways = {
-            group.create_task(_pump(near, far), name="shim to broker"),
-            group.create_task(_pump(far, near), name="shim to client"),
-        }
-        ended, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        if all(one.result() for one in ended):
-            await asyncio.wait(ways, timeout=half_closed_s)
-        for one in ways:
-            one.cancel()
-
-
-async def _pump(source: _Side, target: _Side) -> bool:
-    """Copy one way until its end; say whether the other way may still go on."""
-    try:
-        while data := await source.reader.read(_CHUNK_BYTES):
-            target.writer.write(data)
-            await target.writer.drain()
-        if target.writer.can_write_eof():
-            target.writer.write_eof()
-            return True
-    except OSError:
-        # Reset by one side: there is nobody to go on for.
-        return False
-    return False

@@ -156,10 +156,6 @@ class Hostile:
             group.create_task(self._many(100, slowly))
             group.create_task(self._many(100, self._endless))
 
-    async def held_calls(self) -> None:
-        """Hold hints that never end, and no more connections than leave some for others."""
-        await self._many(60, self._endless)
-
     async def _endless(self) -> None:
         async with grpc.aio.insecure_channel(self.address, options=_BIG) as channel:
             call: Any = channel.stream_stream(_HINT.decode())()

@@ -183,6 +183,9 @@ class _End:
             self.broken = True
             self._inbox.put_nowait(None)
 
+    def keep(self) -> None:
+        """Nothing bounds connections here."""
+
     def break_off(self) -> None:
         """Break the stream at both ends at once."""
         self._end()

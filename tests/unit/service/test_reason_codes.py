@@ -343,6 +343,9 @@ class QueueLink:
     async def write(self, frame: bytes) -> None:
         await self._writes.put(frame)
 
+    def keep(self) -> None:
+        """Nothing ends this one."""
+
 
 @reaches(ReasonCode.REJECTED)
 async def _(tmp: Path) -> ReasonCode:
