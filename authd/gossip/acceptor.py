@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from authd.errors import ConfigError
@@ -28,6 +29,7 @@ _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _LINGER_S: Final = 1.0
 _CHUNK_BYTES: Final = 16_384
 _BACKLOG: Final = 128
+_PAUSE_S: Final = 0.05
 LOOPBACK: Final = "127.0.0.1"
 
 
@@ -52,19 +54,21 @@ class AcceptorLimits:
 class Visitor:
     """One connection that somebody opened: a stranger's at first."""
 
-    def __init__(self, near: Side, limits: AcceptorLimits) -> None:
-        """Give it what strangers have."""
-        self.host = str(near.writer.get_extra_info("peername")[0])
-        self.key = host_key(self.host)
-        self._near = near
+    def __init__(self, host: str, limits: AcceptorLimits) -> None:
+        """Give it what strangers have; `task` serves it."""
+        self.host = host
+        self.key = host_key(host)
+        self.task: asyncio.Task[None] | None = None
+        self.has_streams = False
+        self.has_ended = False
+        self._kept = False
         self._bytes_left = limits.stranger_bytes
-        self._kept = self._ended = False
         self._deadline = asyncio.get_running_loop().call_later(limits.stranger_s, self.end)
 
     @property
     def is_stranger(self) -> bool:
         """Whether it takes one of the strangers' places."""
-        return not self._kept and not self._ended
+        return not self._kept and not self.has_ended
 
     def keep(self) -> None:
         """Let it last: its other end has shown who it is."""
@@ -74,28 +78,21 @@ class Visitor:
     def let_go(self) -> None:
         """End it soon, if it was kept: what it was kept for is over."""
         if self._kept:
-            self._end_after(_LINGER_S)
-
-    def close(self) -> None:
-        """End it when what is under way has been sent, or soon."""
-        self._near.writer.close()
-        self._end_after(_LINGER_S)
+            self._deadline.cancel()
+            self._deadline = asyncio.get_running_loop().call_later(_LINGER_S, self.end)
 
     def end(self) -> None:
         """End it now."""
-        self._ended = True
+        self.has_ended = True
         self._deadline.cancel()
-        self._near.writer.transport.abort()
+        if self.task is not None:
+            self.task.cancel()
 
     def count(self, size: int) -> None:
         """Count bytes that came; a stranger that says too much is cut off."""
         self._bytes_left -= size
         if self._bytes_left < 0 and self.is_stranger:
             self.end()
-
-    def _end_after(self, seconds: float) -> None:
-        self._deadline.cancel()
-        self._deadline = asyncio.get_running_loop().call_later(seconds, self.end)
 
 
 class Acceptor:
@@ -107,6 +104,7 @@ class Acceptor:
         self._inner_port = inner_port
         self._visitors: dict[Visitor, asyncio.Task[None]] = {}
         self._by_port: dict[int, Visitor] = {}
+        self._resume: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
     async def listening(self, host: str, port: int) -> AsyncIterator[int]:
@@ -115,32 +113,58 @@ class Acceptor:
         Raises:
             ConfigError: The address cannot be bound.
         """
-        listener = _bound(host, port)
-        server = await asyncio.start_server(
-            self._arrive, sock=listener, limit=_CHUNK_BYTES, backlog=_BACKLOG
-        )
-        try:
-            yield int(listener.getsockname()[1])
-        finally:
-            server.close()
-            for visitor in self._visitors:
-                visitor.end()
-            await asyncio.gather(*self._visitors.values())
+        with _bound(host, port) as listener:
+            self._begin(listener)
+            try:
+                yield int(listener.getsockname()[1])
+            finally:
+                self._pause(listener)
+                tasks = list(self._visitors.values())
+                for visitor in self._visitors:
+                    visitor.end()
+                await asyncio.gather(*tasks, return_exceptions=True)
 
     def visitor(self, port: int) -> Visitor | None:
         """Return whose connection comes from ``port`` of loopback; None if from nobody's here."""
         return self._by_port.get(port)
 
-    def _arrive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if writer.get_extra_info("peername") is None:  # gone already
-            writer.transport.abort()
+    def _begin(self, listener: socket.socket) -> None:
+        asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
+    def _pause(self, listener: socket.socket) -> None:
+        if self._resume is not None:
+            self._resume.cancel()
+        asyncio.get_running_loop().remove_reader(listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            client, address = listener.accept()
+        except BlockingIOError:
             return
-        visitor = Visitor(near := Side(reader, writer), self._limits)
+        except OSError:
+            # It went away at once, or this process has no descriptors left: others end soon.
+            self._pause(listener)
+            loop = asyncio.get_running_loop()
+            self._resume = loop.call_later(_PAUSE_S, self._begin, listener)
+            return
+        client.settimeout(0)
+        self._welcome(client, str(address[0]))
+
+    def _welcome(self, client: socket.socket, host: str) -> None:
+        visitor = Visitor(host, self._limits)
         self._make_room(visitor.key)
-        work = self._serve(visitor, near)
+        work = self._serve(visitor, client)
         task = asyncio.get_running_loop().create_task(work, name="gossip-visitor")
-        self._visitors[visitor] = task
-        task.add_done_callback(lambda _task: self._visitors.pop(visitor))
+        visitor.task = self._visitors[visitor] = task
+        task.add_done_callback(partial(self._on_gone, visitor, client))
+
+    def _on_gone(
+        self, visitor: Visitor, client: socket.socket, _task: "asyncio.Task[None]"
+    ) -> None:
+        visitor.end()
+        del self._visitors[visitor]
+        if not visitor.has_streams:
+            client.close()
 
     def _make_room(self, key: str) -> None:
         """End the oldest stranger of this host, or of the host with most, if there are too many."""
@@ -154,14 +178,17 @@ class Acceptor:
             return
         next(one for one in strangers if one.key == greediest).end()
 
-    async def _serve(self, visitor: Visitor, near: Side) -> None:
-        try:
+    async def _serve(self, visitor: Visitor, client: socket.socket) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             # What breaks between two ends that come and go is the end of this connection only.
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                if await near.reader.readexactly(len(_PREFACE)) == _PREFACE:
-                    await self._pass_on(visitor, near)
-        finally:
-            visitor.close()
+            opening = asyncio.open_connection(sock=client, limit=_CHUNK_BYTES)
+            async with hold_side(opening) as near:
+                visitor.has_streams = True
+                try:
+                    if await near.reader.readexactly(len(_PREFACE)) == _PREFACE:
+                        await self._pass_on(visitor, near)
+                finally:
+                    _finish(near, at_once=visitor.has_ended)
 
     async def _pass_on(self, visitor: Visitor, near: Side) -> None:
         opening = asyncio.open_connection(LOOPBACK, self._inner_port, limit=_CHUNK_BYTES)
@@ -181,13 +208,24 @@ class Acceptor:
                 del self._by_port[port]
 
 
+def _finish(side: Side, *, at_once: bool) -> None:
+    """Close a connection; what it does not take within a moment is dropped."""
+    if at_once:
+        side.writer.transport.abort()
+    else:
+        side.writer.close()
+        asyncio.get_running_loop().call_later(_LINGER_S, side.writer.transport.abort)
+
+
 def _bound(host: str, port: int) -> socket.socket:
     name = f"[{host}]" if ":" in host else host
     try:
         family = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0][0]
         both = family == socket.AF_INET6 and host in {"", "::"}
-        return socket.create_server(
+        listener = socket.create_server(
             (host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=both
         )
     except OSError as error:
         raise ConfigError(f"cannot bind TCP `{name}:{port}`: {error.strerror}") from error
+    listener.settimeout(0)
+    return listener
