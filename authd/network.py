@@ -11,7 +11,7 @@ from authd.config import Settings
 from authd.core.identity import PublicKey, SigningKey
 from authd.dht.node import DhtNode
 from authd.discovery.rendezvous import Members, Rendezvous
-from authd.gossip.node import GossipNode
+from authd.gossip.node import GossipNode, GossipSettings
 from authd.service.admission import NodeAdmission
 from authd.service.assembly import Service
 from authd.service.authority import Change
@@ -151,12 +151,14 @@ class Network:
                 store=GossipDesk(authority),
                 clock=self._clock,
                 entropy=self._entropy,
-                host=host.strip("[]"),
-                port=int(port),
-                peers=peers,
-                remembered=known,
-                advertise=settings.advertise,
-                places=settings.places,
+                settings=GossipSettings(
+                    host=host.strip("[]"),
+                    port=int(port),
+                    peers=tuple(peers),
+                    remembered=tuple(known),
+                    advertise=settings.advertise,
+                    places=settings.places,
+                ),
             ) as gossip,
         ):
             authority.subscribe(lambda change: _follow(change, admission, dht, gossip))

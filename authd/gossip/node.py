@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
@@ -51,6 +52,29 @@ def chance(entropy: Entropy) -> float:
     return int.from_bytes(entropy.token(4), "big") / 2**32
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GossipSettings:
+    """Where a node listens, and whom it tries.
+
+    Attributes:
+        host: Address to listen on.
+        port: TCP port; 0 lets the system choose, None only dials.
+        advertise: ``host:port`` told to others; empty: what is bound, if that is one address.
+        peers: ``host:port`` of nodes that are always tried, as the operator said.
+        remembered: The same, of nodes that were met before the last stop.
+        places: Streams held at most; more than are dialled for.
+        repair_s: Seconds between repairs on live streams.
+    """
+
+    host: str = "127.0.0.1"
+    port: int | None = 0
+    advertise: str = ""
+    peers: tuple[str, ...] = ()
+    remembered: tuple[str, ...] = ()
+    places: int = MAX_ACCEPTED
+    repair_s: float = REPAIR_S
+
+
 class GossipNode:
     """`Gossip` over gRPC streams; ``async with`` it and keep `run` running."""
 
@@ -62,13 +86,7 @@ class GossipNode:
         store: GossipStore,
         clock: Clock,
         entropy: Entropy,
-        host: str = "127.0.0.1",
-        port: int | None = 0,
-        advertise: str = "",
-        peers: Iterable[str] = (),
-        remembered: Iterable[str] = (),
-        places: int = MAX_ACCEPTED,
-        repair_s: float = REPAIR_S,
+        settings: GossipSettings,
         transport: Transport | None = None,
     ) -> None:
         """Prepare; the port opens on entry.
@@ -79,29 +97,23 @@ class GossipNode:
             store: Verifies, keeps and hands out statements.
             clock: Time.
             entropy: Nonces and jitter.
-            host: Address to listen on.
-            port: TCP port; 0 lets the system choose, None only dials.
-            advertise: ``host:port`` told to others; empty: what is bound, if that is one address.
-            peers: ``host:port`` of nodes that are always tried, as the operator said.
-            remembered: The same, of nodes that were met before the last stop.
-            places: Streams held at most; more than are dialled for.
-            repair_s: Seconds between repairs on live streams.
+            settings: Where it listens, and whom it tries.
             transport: How frames travel; gRPC if None.
 
         Raises:
-            ConfigError: An address among these is not of that form.
+            ConfigError: An address among the settings is not of that form.
         """
-        if advertise and not is_address(advertise):
-            raise ConfigError(f"`{advertise}` is not `host:port`")
+        if settings.advertise and not is_address(settings.advertise):
+            raise ConfigError(f"`{settings.advertise}` is not `host:port`")
         self._key = key
         self._admission = admission
         self._store = store
         self._clock = clock
         self._entropy = entropy
-        self._host, self._port = host, port
-        self._advertise = advertise
-        self._places = places
-        self._repair_s = repair_s
+        self._host, self._port = settings.host, settings.port
+        self._advertise = settings.advertise
+        self._places = settings.places
+        self._repair_s = settings.repair_s
         self._views = Views(own_key=key.public, now=clock.monotonic())
         self._introducer = Introducer(
             key=key, run=entropy.token(RUN_BYTES), entropy=entropy, admission=admission
@@ -124,9 +136,9 @@ class GossipNode:
         self._lobby = Lobby()
         self._refusals = Hush(now=clock.monotonic())
         self._comings = Hush(now=clock.monotonic(), per_s=5.0, burst=200.0, of_a_speaker=20.0)
-        for address in peers:
+        for address in settings.peers:
             self.add_peer(address)
-        for address in remembered:
+        for address in settings.remembered:
             self.add_peer(address, configured=False)
 
     # --- life -----------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from authd.dht.node import DhtNode
 from authd.discovery.mdns import MAX_WAITING, SERVICE, LanDiscovery, domain_tag, own_addresses
 from authd.discovery.rendezvous import Members, Rendezvous
 from authd.discovery.slots import make_rendezvous, rendezvous_salt
-from authd.gossip.node import GossipNode
+from authd.gossip.node import GossipNode, GossipSettings
 from tests.unit.dht.nodes import Domain, PathAdmission, address_text, make_key
 from tests.unit.gossip.nodes import MemoryStore, grant_item, until
 
@@ -64,8 +64,7 @@ class Member:
             store=self.store,
             clock=clock,
             entropy=entropy,
-            port=0 if self.listens else None,
-            peers=self.peers,
+            settings=GossipSettings(port=0 if self.listens else None, peers=tuple(self.peers)),
         )
         self.rendezvous = Rendezvous(
             key=self.key,
@@ -212,8 +211,10 @@ async def test_what_is_found_is_not_dialled_on_loopback_by_whoever_is_reached_el
         store=MemoryStore(domain),
         clock=SystemClock(),
         entropy=SystemEntropy(),
-        host="0.0.0.0",  # noqa: S104 - never opened
-        advertise="192.0.2.1:8184",
+        settings=GossipSettings(
+            host="0.0.0.0",  # noqa: S104 - never opened
+            advertise="192.0.2.1:8184",
+        ),
     )
     refused = ["127.0.0.1:8181", "localhost:1", "192.0.2.1:8184", "0.0.0.0:1", "nowhere", ""]
     assert not any(map(node.suggest, refused))

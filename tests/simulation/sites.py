@@ -12,7 +12,7 @@ from authd.core.policy import GuardedPrefix
 from authd.core.statements import sign_revoke
 from authd.core.topics import POWER_NODE
 from authd.gossip.messages import Deliver, Push
-from authd.gossip.node import GossipNode
+from authd.gossip.node import GossipNode, GossipSettings
 from authd.gossip.wire import encode_frame, parse_frame
 from authd.service.desk import GossipDesk
 from authd.service.issuing import Bundle
@@ -54,9 +54,11 @@ class Place:
             store=GossipDesk(self.site.service.authority),
             clock=self.clock,
             entropy=SeededEntropy(f"site {number}"),
-            port=8_184,
-            advertise=self.address,
-            peers=[address_of(one) for one in range(of) if one != number],
+            settings=GossipSettings(
+                port=8_184,
+                advertise=self.address,
+                peers=tuple(address_of(one) for one in range(of) if one != number),
+            ),
             transport=wires.transport(self.address),
         )
 

@@ -11,7 +11,7 @@ from authd.core.identity import PublicKey, StatementId
 from authd.core.revocations import Chain
 from authd.core.statements import Heartbeat, Statement, kind_of, sign_heartbeat, verify
 from authd.errors import AuthdError
-from authd.gossip.node import GossipNode
+from authd.gossip.node import GossipNode, GossipSettings
 from authd.service.ports import Item
 from tests.simulation.network import Wires
 from tests.simulation.virtual import START, VirtualClock
@@ -155,10 +155,12 @@ class Swarm:
             store=self.shelves[number],
             clock=self.clocks[number],
             entropy=SeededEntropy(f"{seed} {number}"),
-            port=None if number in self._only_dial else 8_184,
-            advertise="" if number in self._only_dial else address,
-            peers=[address_of(one) for one in known if one != number],
-            places=self._places,
+            settings=GossipSettings(
+                port=None if number in self._only_dial else 8_184,
+                advertise="" if number in self._only_dial else address,
+                peers=tuple(address_of(one) for one in known if one != number),
+                places=self._places,
+            ),
             transport=self.wires.transport(address),
         )
 

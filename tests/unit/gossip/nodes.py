@@ -12,7 +12,7 @@ from authd.core.revocations import Chain, DomainView, Gap, fill, gap, observe, p
 from authd.core.statements import Heartbeat, Revoke, sign_heartbeat, sign_revoke, verify
 from authd.core.topics import Action, make_scope
 from authd.errors import AuthdError
-from authd.gossip.node import GossipNode
+from authd.gossip.node import GossipNode, GossipSettings
 from authd.service.ports import Item
 from tests.unit.dht.nodes import Domain, PathAdmission, make_key
 
@@ -164,9 +164,7 @@ def make_gossip(
         store=store,
         clock=SystemClock(),
         entropy=SystemEntropy(),
-        port=port,
-        peers=peers,
-        repair_s=repair_s,
+        settings=GossipSettings(port=port, peers=tuple(peers), repair_s=repair_s),
     )
 
 
