@@ -1,10 +1,10 @@
 """Whole daemons, but for brokers and sockets, on a simulated network and a virtual clock."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from authd.core.claims import Kind
 from authd.core.identity import PublicKey, SigningKey, StatementId
@@ -163,3 +163,10 @@ def without(kind: Kind, frame: bytes) -> bytes:
             Push(left) if isinstance(parsed, Push) else Deliver(parsed.token, left)
         )
     return frame
+
+
+class Playing(Protocol):
+    """Runs an attack on a country of sites and prints what came of it."""
+
+    def __call__(self, attack: Callable[[Country], Awaitable[str]], /, *, sites: int = 5) -> None:
+        """Do so."""

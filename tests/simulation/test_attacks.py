@@ -1,32 +1,17 @@
 """What an attacker on the network, or with a stolen key, can delay; and what he cannot.
 
-Each prints its outcome (``pytest -s``).
+The outcome of each is printed at the end of the run.
 """
-
-from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from authd.core import limits
 from authd.core.claims import Kind
 from authd.core.revocations import Chain
 from authd.core.statements import sign_heartbeat
 from authd.service.ports import Item
-from tests.simulation.sites import GRACE_S, Country, Place, seconds_until, without
+from tests.simulation.sites import GRACE_S, Country, Place, Playing, seconds_until, without
 from tests.simulation.swarm import address_of
-from tests.simulation.virtual import run
 
 BOUND_S = limits.HEARTBEAT_LIFE_S + limits.HEARTBEAT_AHEAD_S
-
-
-def play(directory: Path, attack: Callable[[Country], Awaitable[str]], *, sites: int = 5) -> None:
-    """Run an attack on a country of sites and print what came of it."""
-
-    async def main() -> str:
-        country = Country(directory, sites=sites)
-        async with country.running():
-            return await attack(country)
-
-    print(f"\n{attack.__name__}: {run(main())}")
 
 
 async def refuses_after(place: Place, device: object, *, at_most: float) -> float:
@@ -36,7 +21,7 @@ async def refuses_after(place: Place, device: object, *, at_most: float) -> floa
     return await seconds_until(refused, at_most=at_most)
 
 
-def test_a28_a_site_that_is_cut_off_refuses_within_the_bound(tmp_path: Path) -> None:
+def test_a28_a_site_that_is_cut_off_refuses_within_the_bound(play: Playing) -> None:
     async def cut_off(country: Country) -> str:
         door, lamp = country.device("door", "site/door/1"), country.device("lamp", "site/lamp")
         victim, revoker = country.places[4], country.places[3]
@@ -51,10 +36,10 @@ def test_a28_a_site_that_is_cut_off_refuses_within_the_bound(tmp_path: Path) -> 
         assert lenient > strict + 1
         return f"elsewhere after {elsewhere:.2f} s, here after {strict:.0f} s and {lenient:.0f} s"
 
-    play(tmp_path, cut_off)
+    play(cut_off)
 
 
-def test_a28_dropping_revocations_alone_makes_the_victim_stale(tmp_path: Path) -> None:
+def test_a28_dropping_revocations_alone_makes_the_victim_stale(play: Playing) -> None:
     async def revocations_dropped(country: Country) -> str:
         door, other = country.device("door", "site/door/1"), country.device("other", "site/door/2")
         victim = country.places[4]
@@ -70,10 +55,10 @@ def test_a28_dropping_revocations_alone_makes_the_victim_stale(tmp_path: Path) -
         assert not await victim.allows(door)
         return f"refused after {after:.0f} s; complete again {back:.0f} s after it ended"
 
-    play(tmp_path, revocations_dropped)
+    play(revocations_dropped)
 
 
-def test_a31_one_stolen_heartbeat_key_of_three_hides_nothing(tmp_path: Path) -> None:
+def test_a31_one_stolen_heartbeat_key_of_three_hides_nothing(play: Playing) -> None:
     async def one_key_stolen(country: Country) -> str:
         door = country.device("door", "site/door/1")
         victim = country.places[4]
@@ -106,10 +91,10 @@ def test_a31_one_stolen_heartbeat_key_of_three_hides_nothing(tmp_path: Path) -> 
         after = await seconds_until(refused, at_most=BOUND_S)
         return f"the victim, fed by the thief alone, refused after {after:.0f} s"
 
-    play(tmp_path, one_key_stolen)
+    play(one_key_stolen)
 
 
-def test_a31_a_key_that_signs_two_lists_counts_no_more_and_is_told_of(tmp_path: Path) -> None:
+def test_a31_a_key_that_signs_two_lists_counts_no_more_and_is_told_of(play: Playing) -> None:
     async def two_lists(country: Country) -> str:
         door = country.device("door", "site/door/1")
         authority = country.places[1].site.service.authority
@@ -153,10 +138,10 @@ def test_a31_a_key_that_signs_two_lists_counts_no_more_and_is_told_of(tmp_path: 
             f"alarm at all sites after {told:.2f} s; one more key gone: refused after {after:.0f} s"
         )
 
-    play(tmp_path, two_lists)
+    play(two_lists)
 
 
-def test_a_revoker_that_is_cut_off_says_pending(tmp_path: Path) -> None:
+def test_a_revoker_that_is_cut_off_says_pending(play: Playing) -> None:
     async def revoker_cut_off(country: Country) -> str:
         door = country.device("door", "site/door/1")
         revoker = country.places[4]
@@ -169,14 +154,14 @@ def test_a_revoker_that_is_cut_off_says_pending(tmp_path: Path) -> None:
         assert not await country.places[0].allows(door)
         return f"pending while cut off, in force {after:.1f} s after the heal"
 
-    play(tmp_path, revoker_cut_off)
+    play(revoker_cut_off)
 
 
-def test_a_revocation_is_in_force_within_seconds(tmp_path: Path) -> None:
+def test_a_revocation_is_in_force_within_seconds(play: Playing) -> None:
     async def nothing_wrong(country: Country) -> str:
         door = country.device("door", "site/door/1")
         revocation = await country.places[4].revoke(door.public, by=country.domain.authority)
         after = await seconds_until(lambda: country.places[4].in_force(revocation), at_most=5)
         return f"in force after {after:.2f} s"
 
-    play(tmp_path, nothing_wrong)
+    play(nothing_wrong)

@@ -5,7 +5,6 @@ Prints its outcome (``pytest -s``).
 
 import asyncio
 from collections.abc import Iterable
-from pathlib import Path
 
 import pytest
 
@@ -15,8 +14,8 @@ from authd.core.grants import Grant
 from authd.core.identity import SigningKey, StatementId
 from authd.core.statements import Revoke, sign_revoke
 from authd.service.ports import Item
-from tests.simulation.sites import Country, Place, seconds_until
-from tests.simulation.test_attacks import play, refuses_after
+from tests.simulation.sites import Country, Place, Playing, seconds_until
+from tests.simulation.test_attacks import refuses_after
 from tests.world import make_key, scope
 
 SITE = scope(pub="site/#")
@@ -68,7 +67,7 @@ async def revoke_everywhere(
 
 
 @pytest.mark.timeout(600)
-def test_a_flooding_issuer_loses_its_own_branch_and_nobody_elses(tmp_path: Path) -> None:
+def test_a_flooding_issuer_loses_its_own_branch_and_nobody_elses(play: Playing) -> None:
     async def flood(country: Country) -> str:
         parent, sibling, hostile = make_key("parent"), make_key("sibling"), make_key("hostile")
         domain = country.domain
@@ -127,7 +126,7 @@ def test_a_flooding_issuer_loses_its_own_branch_and_nobody_elses(tmp_path: Path)
             f" {below:.2f} and {after:.2f} s"
         )
 
-    play(tmp_path, flood)
+    play(flood)
 
 
 def _items(revocations: list[Revoke], grants: list[Grant]) -> list[Item]:
@@ -135,7 +134,7 @@ def _items(revocations: list[Revoke], grants: list[Grant]) -> list[Item]:
     return items + [Item(Kind.GRANT, one.encoded) for one in grants]
 
 
-def test_heads_stay_provable_where_daemons_hold_other_parts_of_a_flood(tmp_path: Path) -> None:
+def test_heads_stay_provable_where_daemons_hold_other_parts_of_a_flood(play: Playing) -> None:
     async def parted(country: Country) -> str:
         hostile, lamp = make_key("hostile"), make_key("lamp")
         quota = limits.REVOCATIONS_PER_BRANCH[3]
@@ -175,4 +174,4 @@ def test_heads_stay_provable_where_daemons_hold_other_parts_of_a_flood(tmp_path:
         held = len(country.places[4].site.service.authority.state.revocations)
         return f"three lists, {held} revocations held of {3 * (quota + 100)}; {took:.2f} s"
 
-    play(tmp_path, parted)
+    play(parted)
