@@ -410,6 +410,9 @@ class Daemon:
         now = self._clock.now()
         figures.labels("sessions").set(len(service.sessions.all()))
         figures.labels("revocations").set(len(service.authority.state.revocations))
+        listed, ended = service.authority.heartbeats.own_figures()
+        figures.labels("list_entries").set(listed)
+        figures.labels("list_entries_ended").set(ended)
         figures.labels("subjects").set(len(service.authority.state.grants))
         figures.labels("peers").set(len(service.attachment.peers()))
         for name, value in self._network.discovery().items():

@@ -21,7 +21,7 @@ from authd.service.brokers import BrokerEntry
 from authd.service.desk import GossipDesk
 from authd.service.heartbeats import Restored
 from authd.service.issuing import first_root, next_root
-from authd.service.ports import Item, NetworkStats
+from authd.service.ports import Item, NetworkStats, SessionReport
 from authd.store.sqlite import SqliteStore
 
 START = 1_800_000_000
@@ -330,9 +330,6 @@ class Site:
         )
         if decision.allowed and began:
             self.service.enforcement.report(
-                broker,
-                client_id=chosen,
-                session_id=decision.session,
-                what="online",
+                broker, SessionReport(client_id=chosen, session_id=decision.session, what="online")
             )
         return decision

@@ -62,6 +62,20 @@ HEARTBEAT_LIFE_S: Final = 60
 HEARTBEAT_AHEAD_S: Final = 5
 MAX_RECENT_IDS: Final = 16
 MAX_CHAIN_ENTRIES: Final = 1_000_000
+# A revocation of a grant is needed for so long after the grant has ended: clocks of a domain differ
+# by far less, and the time below which a host's clock never falls is on disk every few seconds.
+REVOCATION_KEPT_S: Final = 86_400
+# Everybody fetches a new list whole: a shorter one is not worth it, nor is one a month not enough.
+MIN_CLOSED_ENTRIES: Final = 1_024
+NEW_LIST_EVERY_S: Final = 30 * 86_400
+# A full list stops its key. 16 MB a day for each daemon, and room for 100 000 until then.
+NEARLY_FULL_ENTRIES: Final = 900_000
+NEARLY_FULL_EVERY_S: Final = 86_400
+# Keys of a domain begin new lists at different times, so that one is fetched and proven everywhere
+# before the next is begun: a million entries are 500 round trips.
+NEW_LIST_SLOT_S: Final = 1_800
+# Whoever was away for as many new lists, half a year at the usual pace, can follow.
+MAX_CLOSED_HEADS: Final = 6
 
 # --- trust ------------------------------------------------------------------------------------
 # Counted steps of one evaluation; an honest graph needs tens. Never bound by wall clock.
@@ -98,6 +112,10 @@ ISSUER_BURST: Final = 2_000.0
 # Below an entry there are many issuers: eight of them at full speed leave room for a ninth's burst.
 ENTRY_STATEMENTS_PER_S: Final = 400.0
 ENTRY_BURST: Final = 16_000.0
+# Versions of another domain's root: each is kept for ever, and every session is looked at anew. A
+# burst is years of honest ones; who has to catch up with more takes ten minutes for each.
+ROOT_BURST: Final = 64.0
+ROOTS_PER_S: Final = 1 / 600
 
 # --- records ----------------------------------------------------------------------------------
 # BEP 44: 1 000 B bencoded; ours stay below it with the framing.

@@ -5,6 +5,9 @@ signs the head of that list, h_n = SHA-256(h_{n-1} ‖ revocation id) with h_0 =
 counts at a daemon only once the daemon *holds* every entry up to n and has recomputed h_n, so
 "fresh" implies "complete". A domain is fresh while more than half of the heartbeat keys of its
 newest root have live heads so proven; the denominator never shrinks.
+
+A list can be closed: the key goes on with a new one, in a higher epoch and under the last head of
+the old one. `authd.core.endings` says what it may leave out.
 """
 
 import hashlib
@@ -59,7 +62,9 @@ class KeyView:
         live_until: Until when ``proven`` is live at most; seconds since the Unix epoch.
         equivocated: It signed two heads that cannot both be; it no longer counts.
         signed_version: The highest root version a head of it named.
-        closed: The last head of the list before this one; whoever is behind needs it to follow.
+        closed_heads: The last heads of the lists before this one, the oldest first; whoever is
+            behind needs them to follow.
+        closed_ids: What the last list that was proven named, until the one that goes on from it is.
     """
 
     chain: Chain = field(default_factory=lambda: Chain(epoch=0))
@@ -68,7 +73,13 @@ class KeyView:
     live_until: int = 0
     equivocated: bool = False
     signed_version: int = 0
-    closed: Heartbeat | None = None
+    closed_heads: tuple[Heartbeat, ...] = ()
+    closed_ids: frozenset[StatementId] = frozenset()
+
+    @property
+    def closed(self) -> Heartbeat | None:
+        """The last head of the list before this one."""
+        return self.closed_heads[-1] if self.closed_heads else None
 
     @property
     def last_head(self) -> bytes | None:
@@ -116,13 +127,21 @@ def observe(view: KeyView, heartbeat: Heartbeat, *, now: int) -> KeyView:
             raise StaleRecordError("heartbeat: not newer than the one held")
     if heartbeat.epoch != view.chain.epoch:
         _check_epoch(view, heartbeat)
-        view = replace(view, chain=Chain(epoch=heartbeat.epoch), closed=newest)
+        kept = view.closed_ids or frozenset(view.chain.ids)
+        view = close(view, Chain(epoch=heartbeat.epoch))
+        view = replace(view, closed_ids=kept)
     return replace(
         view,
         chain=_extend_by_recent(view.chain, heartbeat),
         newest=heartbeat,
         signed_version=max(view.signed_version, heartbeat.root_version),
     )
+
+
+def close(view: KeyView, chain: Chain) -> KeyView:
+    """Return the view with a new list in the place of the one that was."""
+    heads = (*view.closed_heads, view.newest) if view.newest else view.closed_heads
+    return replace(view, chain=chain, closed_heads=heads[-limits.MAX_CLOSED_HEADS :])
 
 
 def _check_epoch(view: KeyView, heartbeat: Heartbeat) -> None:
@@ -181,13 +200,19 @@ def prove(
     *,
     holds: Callable[[StatementId], bool],
     received_at: int,
+    needed: Callable[[StatementId, int], bool] = lambda _one, _at: False,
 ) -> KeyView:
     """Count the newest head if its whole list is known, held, and hashes to it.
+
+    A new list that leaves out what the one before named, and what was still needed when its head
+    was signed, is a lie: the key never counts again.
 
     Args:
         view: What is known.
         holds: Says whether a revocation is held (verified and persisted).
         received_at: When the newest head was first received, on the clock that never runs back.
+        needed: Says whether a revocation is known to be needed at a time, seconds since the Unix
+            epoch; what it is about may not be known here.
     """
     newest = view.newest
     if newest is None or view.equivocated or view.proven == newest:
@@ -197,8 +222,17 @@ def prove(
     already = view.proven.count if view.proven and view.proven.epoch == newest.epoch else 0
     if not all(holds(revocation_id) for revocation_id in view.chain.ids[already:]):
         return view
+    if view.closed_ids:
+        left_out = view.closed_ids.difference(view.chain.ids)
+        if any(needed(one, newest.issued_at) for one in left_out):
+            return mark_equivocation(view)
     live_until = min(newest.expires_at, received_at + limits.HEARTBEAT_LIFE_S)
-    return replace(view, proven=newest, live_until=max(view.live_until, live_until))
+    return replace(
+        view,
+        proven=newest,
+        live_until=max(view.live_until, live_until),
+        closed_ids=frozenset(),
+    )
 
 
 @dataclass(frozen=True, slots=True)

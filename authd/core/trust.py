@@ -2,8 +2,8 @@
 
 `TrustState` holds verified statements and nothing else; `apply` returns a new state and never
 changes the old one. The result does not depend on the order in which statements arrive:
-revocations only ever add up, of the grants from one issuer to one subject the newest four count,
-and a root is only ever replaced by its verified successor.
+revocations add up until what they name has ended, of the grants from one issuer to one subject the
+newest four count, and a root is only ever replaced by its verified successor.
 
 Which revocation counts for what:
 
@@ -124,10 +124,20 @@ class TrustState:
         return changes.finish(), tuple(changes.gone)
 
     def apply_revocations(self, revocations: Iterable[Revoke]) -> "TrustState":
-        """Return the state with revocations in it; they are never taken out."""
+        """Return the state with revocations in it."""
         changes = _RevocationChanges(self)
         for revoke in revocations:
             changes.add(revoke)
+        return changes.finish()
+
+    def without_revocations(self, ids: Iterable[StatementId]) -> "TrustState":
+        """Return the state without revocations that are needed no more (`core.endings`).
+
+        One of a key, or one that a revoker signed, stays whatever is asked.
+        """
+        changes = _RevocationChanges(self)
+        for one in ids:
+            changes.drop(one)
         return changes.finish()
 
     def with_fallen(
@@ -288,6 +298,21 @@ class _RevocationChanges:
         self._charge(revoke)
         self._take_back(revoke)
 
+    def drop(self, statement_id: StatementId) -> None:
+        revoke = self._by_id.get(statement_id)
+        if revoke is None or revoke.is_key or revoke.revoker_grant is not None:
+            return
+        del self._by_id[statement_id]
+        left = tuple(one for one in self._by_target[revoke.target] if one != revoke)
+        if left:
+            self._by_target[revoke.target] = left
+        else:
+            del self._by_target[revoke.target]
+        self._count(revoke.issuer, -1)
+        if not self._charges[revoke.issuer]:
+            # Nobody answers for it any more.
+            del self._charges[revoke.issuer]
+
     def _charge(self, revoke: Revoke) -> None:
         grant = _power_of(revoke)
         if revoke.target == revoke.issuer:
@@ -316,7 +341,7 @@ class _RevocationChanges:
         self._count(revoker, count)
 
     def _count(self, key: PublicKey, count: int) -> None:
-        # Never back to nothing: an authority that takes a revoker's grant back is charged for that.
+        # Taking back leads to nothing never: an authority that does so is charged for that.
         self._charges[key] = self._charges.get(key, 0) + count
 
     def finish(self) -> TrustState:

@@ -20,8 +20,8 @@ from authd.grpc_api.convert import (
 )
 from authd.grpc_api.peers import BrokerNames, Context, identify
 from authd.proto_stubs import decider_pb2, decider_pb2_grpc
-from authd.service.leftovers import NOTHING, Retained, check_retained
-from authd.service.ports import DecisionPoint, SessionEvent
+from authd.service.leftovers import check_retained
+from authd.service.ports import DecisionPoint, SessionEvent, SessionReport
 
 # As on the broker socket.
 MAX_REPORTS: Final = 500
@@ -34,16 +34,8 @@ class SessionDesk(Protocol):
         """Return a session as the broker socket's ``set`` event has it; None without one."""
         ...
 
-    def report(
-        self,
-        broker: str,
-        *,
-        client_id: str,
-        session_id: str,
-        what: str,
-        retained: Retained = NOTHING,
-    ) -> None:
-        """Take in what became of a session: ``what`` as on the broker socket."""
+    def report(self, broker: str, report: SessionReport) -> None:
+        """Take in what became of a session."""
         ...
 
 
@@ -158,13 +150,7 @@ class Decider(decider_pb2_grpc.DeciderServicer):
         try:
             for report in request.reports:
                 if report.what in WHATS:
-                    self._parts.sessions.report(
-                        broker,
-                        client_id=report.client_id,
-                        session_id=report.session_id,
-                        what=WHATS[report.what],
-                        retained=check_retained(report.retained, report.retained_more),
-                    )
+                    self._parts.sessions.report(broker, _session_report(report))
         except AuthdError as error:
             await context.abort(_failure_status(error), str(error))
         return decider_pb2.ReportResponse()
@@ -177,6 +163,15 @@ class Decider(decider_pb2_grpc.DeciderServicer):
 
     async def _decide(self, ask: Asked) -> Decision:
         return await decide_in_time(ask, deadline_s=self._parts.deadline_s)
+
+
+def _session_report(report: decider_pb2.Report) -> SessionReport:
+    return SessionReport(
+        client_id=report.client_id,
+        session_id=report.session_id,
+        what=WHATS[report.what],
+        retained=check_retained(report.retained, report.retained_more),
+    )
 
 
 def _failure_status(error: AuthdError) -> grpc.StatusCode:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Final, Protocol
 
 from aiohttp import web
@@ -18,8 +18,8 @@ from authd.core.decision import (
 from authd.core.encoding import decode_base64url
 from authd.errors import FormatError, ReasonCode
 from authd.http_api.bodies import check_members, count_member, read_json, text_member, texts_member
-from authd.service.leftovers import NOTHING, Retained, check_retained
-from authd.service.ports import DecisionPoint, HeldClient, SessionEvent
+from authd.service.leftovers import Retained, check_retained
+from authd.service.ports import DecisionPoint, HeldClient, SessionEvent, SessionReport
 
 _BOOT: Final = re.compile(r"[0-9a-f]{16}")
 _CONNECT: Final = frozenset(
@@ -43,6 +43,8 @@ _PRESENTED: Final = ("auth", "exchange", "certificate")
 _EXCHANGE: Final = frozenset({"hello", "nonce", "response"})
 _MAX_ENTRIES: Final = 500
 _WRITE_TIMEOUT_S: Final = 10.0
+# A write would tell that a plugin has left; in silence that is the beat's, seconds later.
+_LOOK_S: Final = 0.5
 
 
 class SessionTable(Protocol):
@@ -52,15 +54,7 @@ class SessionTable(Protocol):
         """Return the client ids that are to be dropped."""
         ...
 
-    def report(
-        self,
-        broker: str,
-        *,
-        client_id: str,
-        session_id: str,
-        what: str,
-        retained: Retained = NOTHING,
-    ) -> None:
+    def report(self, broker: str, report: SessionReport) -> None:
         """Take in what happened to a session."""
         ...
 
@@ -162,13 +156,11 @@ class Plugin:
         response.content_type = "application/x-ndjson"
         await response.prepare(request)
         stream = self._decisions.watch(broker, boot=boot)
-        try:
-            async for event in stream:
-                async with asyncio.timeout(_WRITE_TIMEOUT_S):
-                    await response.write(_line(event))
-        except (TimeoutError, ConnectionError):
-            return response
-        await response.write_eof()
+        async with asyncio.TaskGroup() as group:
+            writing = group.create_task(_write_all(response, stream), name=f"events of {broker}")
+            while not writing.done() and request.transport is not None:
+                await asyncio.wait({writing}, timeout=_LOOK_S)
+            writing.cancel()
         return response
 
     async def sync(self, request: web.Request) -> web.Response:
@@ -201,13 +193,11 @@ class Plugin:
         client_id, session_id = text_member(entry, "client_id"), text_member(entry, "session")
         what = text_member(entry, "what")
         if what != "readmitted":
-            self._table.report(
-                broker,
-                client_id=client_id,
-                session_id=session_id,
-                what=what,
-                retained=_retained(entry),
+            retained = _retained(entry)
+            report = SessionReport(
+                client_id=client_id, session_id=session_id, what=what, retained=retained
             )
+            self._table.report(broker, report)
             return
         self._table.readmitted(
             broker,
@@ -282,6 +272,16 @@ def _entries(body: dict[str, object], name: str) -> list[dict[str, object]]:
     if len(objects) != len(entries):
         raise FormatError(f"`{name}` holds something that is not an object")
     return objects
+
+
+async def _write_all(response: web.StreamResponse, stream: AsyncIterator[SessionEvent]) -> None:
+    try:
+        async for event in stream:
+            async with asyncio.timeout(_WRITE_TIMEOUT_S):
+                await response.write(_line(event))
+    except (TimeoutError, ConnectionError):
+        return
+    await response.write_eof()
 
 
 def _line(event: SessionEvent) -> bytes:

@@ -220,6 +220,11 @@ class Authority(Knowledge):
     def _take_root(self, item: Item, source: str, batch: Batch) -> None:
         if self._roots.is_known(item.data):
             return
+        now, own = self._clock.monotonic(), self.policy.own
+        if source != "local" and self._roots.is_too_soon(item.data, own=own, now=now):
+            # The next repair offers it again.
+            self.quotas.limited += 1
+            return
         root = self._roots.verify(item.data, now=self._clock.now())
         if root is None:
             self._put_off(item, source, "the version before this root is not known here")
@@ -228,6 +233,8 @@ class Authority(Knowledge):
             self._put_off(item, source, "this root is of a domain that is not listed here")
             return
         self._save([(root, item.data)], source)
+        if source != "local":
+            self._roots.charge(root, now=now)
         self._refuse_rival(root)
         # A root is applied at once, because the rest of the batch may rest on it; and told of at
         # once, because the rest may fail while sessions rest on what this root took away.

@@ -1,13 +1,18 @@
-"""Which grants end when, by day: 16 bytes a grant, so that nobody has to walk through a million."""
+"""What ends when: grants by day, so that nobody has to walk through a million; revocations."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
+from authd.core.endings import droppable, is_spent, needed_until
 from authd.core.grants import Grant
-from authd.core.identity import ID_BYTES
-from authd.core.trust import subject_id
+from authd.core.identity import ID_BYTES, StatementId
+from authd.core.quotas import Branches
+from authd.core.statements import Revoke
+from authd.core.trust import TrustState, subject_id
 
 _DAY_S: Final = 86_400
+# How often it is looked which revocations are needed no more: that is a walk through all of them.
+_LOOK_EVERY_S: Final = 3_600
 
 
 class Ends:
@@ -56,6 +61,68 @@ class Ends:
         """Yield the subjects of grants that end up to the day of ``end``; days may change."""
         for day in sorted(one for one in self._days if one <= end // _DAY_S):
             yield from _split(bytes(self._days.get(day, b"")))
+
+
+class Endings:
+    """Until when each revocation of a known grant is needed; others are for ever."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._until: dict[StatementId, int] = {}
+        self._spent = frozenset[StatementId]()
+        self._looked: int | None = None
+        self._looked_at = 0
+        self._droppable: tuple[tuple[object, ...], frozenset[StatementId]] | None = None
+
+    def note(self, revoke: Revoke, grant: Grant) -> None:
+        """Note what a revocation is about."""
+        until = needed_until(revoke, grant)
+        if until is None:
+            return
+        self._until[revoke.statement_id] = until
+        if is_spent(until, now=self._looked_at):
+            # It belongs to what was found; the next walk finds it.
+            self._looked = None
+
+    def drop(self, revocations: Iterable[StatementId]) -> None:
+        """Let go of revocations that are no longer held."""
+        for one in revocations:
+            self._until.pop(one, None)
+        self._spent = self._spent.intersection(self._until)
+
+    def is_needed(self, revoke: Revoke, at: int) -> bool:
+        """Say whether a revocation is known to be needed at a time."""
+        until = needed_until(revoke) or self._until.get(revoke.statement_id)
+        return until is not None and until > at
+
+    def spent(self, now: int) -> frozenset[StatementId]:
+        """Return what is needed no more; the same object while it is the same.
+
+        Args:
+            now: Seconds since the Unix epoch, by the clock that never runs back.
+        """
+        looked = now // _LOOK_EVERY_S
+        if looked != self._looked:
+            self._looked, self._looked_at = looked, now
+            found = frozenset(one for one, end in self._until.items() if is_spent(end, now=now))
+            if found != self._spent:
+                self._spent = found
+        return self._spent
+
+    def droppable(self, now: int, state: TrustState, branches: Branches) -> frozenset[StatementId]:
+        """Return what is `spent` and may be dropped; the same object while it is the same.
+
+        Args:
+            now: As for `spent`.
+            state: What is held.
+            branches: Of that state.
+        """
+        asked = (self.spent(now), state.flooded, branches)
+        known = self._droppable
+        if known is None or any(a is not b for a, b in zip(known[0], asked, strict=True)):
+            found = droppable(asked[0], state, branches)
+            self._droppable = known = (asked, found)
+        return known[1]
 
 
 def _split(joined: bytes | bytearray) -> Iterator[bytes]:

@@ -21,8 +21,7 @@ from authd.service.authority import Authority
 from authd.service.batch import Change
 from authd.service.brokers import Brokers
 from authd.service.evictions import Evictions
-from authd.service.leftovers import NOTHING, Retained
-from authd.service.ports import Clock, HeldClient, SessionEvent
+from authd.service.ports import Clock, HeldClient, SessionEvent, SessionReport
 from authd.service.reconnects import Reconnects
 from authd.service.sessions import BEGIN_S, Session, Sessions
 from authd.service.terms import describe, ends, shape
@@ -390,22 +389,15 @@ class Enforcement:
                 session.began = True
         return drop
 
-    def report(
-        self,
-        broker: str,
-        *,
-        client_id: str,
-        session_id: str,
-        what: str,
-        retained: Retained = NOTHING,
-    ) -> None:
+    def report(self, broker: str, report: SessionReport) -> None:
         """Take in what an enforcement point says of a session; only ids known here count."""
-        self._sessions.note_retained(broker, session_id, retained)
+        self._sessions.note_retained(broker, report.session_id, report.retained)
+        what = report.what
         if what in ("kicked", "cut_offline", "not_found", "kick_failed"):
-            self._sessions.confirm_cut(broker=broker, client_id=client_id, outcome=what)
+            self._sessions.confirm_cut(broker=broker, client_id=report.client_id, outcome=what)
             return
-        session = self._sessions.get(broker, client_id)
-        if session is None or session.session_id != session_id:
+        session = self._sessions.get(broker, report.client_id)
+        if session is None or session.session_id != report.session_id:
             return
         if what == "offline":
             session.began = True

@@ -36,11 +36,14 @@ from authd.service.heartbeats import Heartbeats
 from authd.service.ledger import Ledger, Taken
 from authd.service.ports import Clock, Item, StatementStore, StoredStatement
 from authd.service.quotas import Declined, Quotas
+from authd.service.replacements import Replacements
 from authd.service.root_chain import RootChain
 from authd.service.waiting import WaitingRoom
 from authd.service.welcome import travels
 
 _RESTORED_AT_ONCE: Final = 256
+_FORGET_EVERY_S: Final = 3_600.0
+_FORGOTTEN_AT_ONCE: Final = 1_024
 _Read = TypeVar("_Read", bound=Statement)
 
 
@@ -76,6 +79,7 @@ class Knowledge:
         self.refused = 0
         self.store_problem = ""
         self.quotas = Quotas(clock=clock)
+        self.replacements = Replacements()
         self._declined = Declined(clock=clock)
         self._ends = Ends()
         self._roots = RootChain()
@@ -84,6 +88,7 @@ class Knowledge:
         self._unsaved: OrderedDict[StatementId, tuple[Item, str]] = OrderedDict()
         self._heard = frozenset[StatementId]()
         self._look_again = False
+        self._forget_at = clock.monotonic()
         self._listeners: list[Callable[[Change], None]] = []
 
     def set_policy(self, policy: Policy) -> None:
@@ -205,13 +210,32 @@ class Knowledge:
             self._ledger.enter(statement, source)
         state, gone = self.state.take_grants(grants)
         self.state = state.apply_revocations(revocations)
+        self._note_endings(grants, revocations)
         for grant in grants:
             self._ends.add(grant)
+            self.replacements.add(grant)
             if self._travels(grant):
                 self._ledger.travelling[grant.statement_id] = Kind.GRANT
         self._let_go(gone)
         for revoke in revocations:
             self._gossip_evidence(revoke)
+
+    def _note_endings(self, grants: Iterable[Grant], revocations: Iterable[Revoke]) -> None:
+        """Note until when revocations are needed, whichever came first: they or their grants."""
+        for grant in grants:
+            for revoke in self.state.by_target.get(grant.statement_id, ()):
+                self.heartbeats.endings.note(revoke, grant)
+        for revoke in revocations:
+            named = self._named_by(revoke)
+            if named is not None:
+                self.heartbeats.endings.note(revoke, named)
+
+    def _named_by(self, revoke: Revoke) -> Grant | None:
+        """Return the one grant that a revocation names, if it is held."""
+        item = None if revoke.is_key else self._ledger.item(StatementId(revoke.target))
+        if item is None or item.kind is not Kind.GRANT:
+            return None
+        return reread_grant(HeldGrant(item.data))
 
     def _let_go(self, gone: Iterable[Grant]) -> None:
         """Drop grants that newer ones replaced or that ended long ago; nobody need send them."""
@@ -219,16 +243,38 @@ class Knowledge:
         for grant in gone:
             ids.append(grant.statement_id)
             self._ends.remove(grant)
+            self.replacements.remove(grant)
             self._declined.add(grant.statement_id, Kind.GRANT)
         self._ledger.drop(ids)
 
+    def forget_revocations(self, *, most: int = _FORGOTTEN_AT_ONCE) -> int:
+        """Forget revocations that are needed no more and that no list names; return how many."""
+        ids = self.heartbeats.unneeded(self.state, most=most)
+        for one in ids:
+            self._declined.add(one, Kind.REVOKE)
+            grant = self._named_by(self.state.revocations[one])
+            if grant is not None:
+                # It was kept to say when it ended.
+                self._ends.add(grant)
+        if ids:
+            self.state = self.state.without_revocations(ids)
+            self.heartbeats.drop(ids)
+            self._ledger.drop(ids)
+            self._judge()
+            self.heartbeats.advance(self.state)
+        return len(ids)
+
     def forget_ended(self, *, now: int, most: int = 256) -> int:
         """Forget grants that ended ``limits.GRANT_KEPT_S`` ago; return how many were looked at.
+
+        And, once an hour, revocations that are needed no more.
 
         Args:
             now: Seconds since the Unix epoch.
             most: Subjects to look at.
         """
+        if self._clock.monotonic() >= self._forget_at and not self.forget_revocations():
+            self._forget_at = self._clock.monotonic() + _FORGET_EVERY_S
         before = now - limits.GRANT_KEPT_S
         subjects = self._ends.take(before, most)
         if subjects:
@@ -258,6 +304,10 @@ class Knowledge:
         self._ledger.drop(self.announcements.take_ended(now=now))
 
     def _gossip_evidence(self, revoke: Revoke) -> None:
+        named = self._named_by(revoke)
+        if named is not None:
+            # It says until when the revocation is needed.
+            self._ledger.travelling[named.statement_id] = Kind.GRANT
         if not revoke.is_key:
             return
         for grant in self.state.grants_to(key_id(PublicKey(revoke.target))):
@@ -286,6 +336,9 @@ class Knowledge:
             # A list that is not on disk is promised to nobody; it is tried again in a second.
             self.store_problem = str(error)
             return []
+        finally:
+            for sentence in self.heartbeats.take_alarms():
+                self._raise_alarm(sentence)
         if heartbeat is None:
             return []
         self._ledger.forget(self.heartbeats.take_replaced())
@@ -333,7 +386,12 @@ class Knowledge:
         )
 
     def in_force(self, revocation_id: StatementId) -> bool:
-        """Say whether more than half of the own domain's heartbeat keys signed a revocation."""
+        """Say whether more than half of the own domain's heartbeat keys signed a revocation.
+
+        One that is needed no more is left off their lists, and what it took back has ended.
+        """
+        if revocation_id in self.heartbeats.spent(self.state):
+            return True
         view = self.heartbeats.domains.get(self.policy.own)
         return view is not None and view.in_force(revocation_id)
 
@@ -360,7 +418,8 @@ class Knowledge:
 
     def with_evidence(self, revoke: Revoke) -> list[Item]:
         """Return a revocation as it is to be pushed: behind the grants it is about."""
-        grants: tuple[Grant, ...] = ()
+        named = self._named_by(revoke)
+        grants: tuple[Grant, ...] = () if named is None else (named,)
         if revoke.is_key:
             grants = self.state.grants_to(key_id(PublicKey(revoke.target)))
         evidence = [Item(Kind.GRANT, grant.encoded) for grant in grants]

@@ -135,6 +135,7 @@ class Operator:
                     "key": encode_base64url(key),
                     "live": view.view(key).live_until > now,
                     "revocations": len(view.view(key).chain.ids),
+                    "ended": authority.heartbeats.ended(view.view(key)),
                     "equivocated": view.view(key).equivocated,
                 }
                 for key in root.heartbeat_keys

@@ -13,6 +13,7 @@ from authd.core.claims import Kind
 from authd.core.decision import ConnectRequest, Decision, Operation
 from authd.core.identity import DomainId, PublicKey, StatementId
 from authd.core.records import Record
+from authd.service.leftovers import NOTHING, Retained
 
 
 class Clock(Protocol):
@@ -69,6 +70,23 @@ class HeldClient:
     session_id: str
     key: str
     online: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionReport:
+    """What an enforcement point says became of one session.
+
+    Attributes:
+        client_id: As the enforcement point has it.
+        session_id: As it was told; only ids that are known here count.
+        what: A name of `docs/spec/broker-socket.md`; others count for nothing.
+        retained: What the session may have left behind.
+    """
+
+    client_id: str
+    session_id: str
+    what: str
+    retained: Retained = NOTHING
 
 
 class DecisionPoint(Protocol):
@@ -201,13 +219,21 @@ class StatementStore(Protocol):
         *,
         head: StoredStatement | None = None,
     ) -> None:
-        """Append entries from index ``start`` on, durably; another epoch replaces the old one.
+        """Append entries from index ``start`` on, durably; lists of other epochs stay.
 
-        A ``head`` is saved with them, both or neither.
+        A ``head`` is saved with them, and the lists before go, all or nothing.
 
         Raises:
             StoreError: The store cannot be written; nothing was saved.
         """
+        ...
+
+    def load_closed(self, domain: DomainId, key: PublicKey) -> list[StatementId]:
+        """Return what a heartbeat key's lists before its newest epoch named, as far as kept."""
+        ...
+
+    def forget_chains(self, domain: DomainId, key: PublicKey, *, first: int, before: int) -> None:
+        """Delete a heartbeat key's lists from epoch ``first`` on, up to that before ``before``."""
         ...
 
 

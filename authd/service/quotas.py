@@ -80,9 +80,12 @@ class Quotas:
     def is_needed(self, grant: Grant, state: TrustState) -> bool:
         """Say whether a grant is kept however long ago it ended.
 
-        It says who answers for what was revoked, or is what makes a key's revocation of itself
-        welcome, which takes up room that the branch is not to have twice.
+        It says who answers for what was revoked, or until when its revocation is needed, or is what
+        makes a key's revocation of itself welcome, which takes up room that the branch is not to
+        have twice.
         """
+        if grant.statement_id in state.by_target:
+            return True
         subject = grant.subject
         revoked = isinstance(subject, KeySubject) and state.self_revocation(subject.key)
         return bool(revoked) or self.branches.upholds(grant, state)

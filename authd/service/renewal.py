@@ -8,7 +8,7 @@ What is signed follows from the grant alone too: the same rights from half of it
 another whole one. Two daemons that hold one key sign the same bytes, which is one statement.
 
 Only what counts now is renewed, and only while the own domain is fresh: whoever may have missed a
-revocation renews nothing.
+revocation renews nothing. Nor is what was granted to a key that its issuer has replaced since.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ from authd.core.grants import (
     DEFAULT_FORMS,
     DomainSubject,
     Grant,
+    KeySubject,
     TlsSubject,
     sign_grant,
 )
@@ -176,7 +177,7 @@ class Renewal:
                 continue
             due = ours and now >= renewal_due_at(grant)
             ends = grant.expires_at <= now + WARN_S
-            if not (due or ends) or not self._counts(grant, now):
+            if not (due or ends) or not self._counts(grant, now) or self._is_replaced(grant, now):
                 continue
             renewed = due and await self._renew(grant, held)
             if ends and not renewed:
@@ -196,6 +197,23 @@ class Renewal:
             tls=isinstance(grant.subject, TlsSubject),
         )
         return any(path.leaf.statement_id == grant.statement_id for path in evaluation.paths)
+
+    def _is_replaced(self, grant: Grant, now: int) -> bool:
+        """Say whether a grant of its issuer, no older, names its key as the former one.
+
+        One that has ended says so on, unless it was revoked: the former key does not come back.
+        """
+        former, state = grant.subject, self._authority.state
+        if not isinstance(former, KeySubject):
+            return False
+        return any(
+            one.replaces == former.key
+            and one.issued_at >= grant.issued_at
+            and one.subject != former
+            and self._counts(one, min(now, one.expires_at - 1))
+            for subject in self._authority.replacements.of(grant.issuer, former.key)
+            for one in state.grants_between(grant.issuer, subject)
+        )
 
     def _may_grant(self, grant: Grant, now: int) -> bool:
         """Say whether a grant to a domain counts, and its issuer stands for it."""

@@ -1,9 +1,11 @@
-"""Every verified root, by id: what the next version of each domain must follow."""
+"""Every verified root, by id: what the next version of each domain must follow, and how soon."""
 
-from authd.core.identity import StatementId
+from authd.core import limits
+from authd.core.identity import DomainId, StatementId
 from authd.core.roots import Root, parse_root, verify_root
 from authd.core.trust import TrustState
 from authd.errors import EquivocationError
+from authd.service.quotas import Bucket
 
 
 class RootChain:
@@ -13,6 +15,7 @@ class RootChain:
         """Start empty."""
         self._roots: dict[StatementId, Root] = {}
         self._rivals: set[StatementId] = set()
+        self._paces: dict[DomainId, Bucket] = {}
 
     def is_known(self, data: bytes) -> bool:
         """Say whether this root was added or refused before.
@@ -22,6 +25,38 @@ class RootChain:
         """
         statement_id = parse_root(data).statement_id
         return statement_id in self._roots or statement_id in self._rivals
+
+    def is_too_soon(self, data: bytes, *, own: DomainId, now: float) -> bool:
+        """Say whether a domain, other than the own one, had too many roots taken of late.
+
+        It costs no signature, and is charged for nothing that does not verify.
+
+        Args:
+            data: Untrusted.
+            own: The own domain.
+            now: Monotonic seconds.
+
+        Raises:
+            AuthdError: It is malformed.
+        """
+        before = parse_root(data).claims.previous
+        held = self._roots.get(before) if before is not None else None
+        # A domain has one first root, which is its id.
+        if held is None or held.domain == own:
+            return False
+        return self._pace(held.domain, now).level(now=now) < 1
+
+    def charge(self, root: Root, *, now: float) -> None:
+        """Charge a root that was verified, and came from the network, to its domain."""
+        self._pace(root.domain, now).take()
+
+    def _pace(self, domain: DomainId, now: float) -> Bucket:
+        # Only domains come here whose root was taken: policy and quotas bound how many there are.
+        if domain not in self._paces:
+            self._paces[domain] = Bucket(
+                rate_per_s=limits.ROOTS_PER_S, burst=limits.ROOT_BURST, now=now
+            )
+        return self._paces[domain]
 
     def verify(self, data: bytes, *, now: int | None = None) -> Root | None:
         """Verify a root against the version before it; None if that one is not known here.

@@ -201,6 +201,21 @@ class SqliteStore:
         newest = rows[-1][0] if rows else 0
         return newest, [StatementId(one) for epoch, one in rows if epoch == newest]
 
+    def load_closed(self, domain: DomainId, key: PublicKey) -> list[StatementId]:
+        """Return what a heartbeat key's lists before its newest epoch named, as far as kept.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        with self._errors("read"):
+            rows = self._fast.execute(
+                "SELECT id FROM chains WHERE domain = ?1 AND key = ?2 AND epoch <"
+                " (SELECT max(epoch) FROM chains WHERE domain = ?1 AND key = ?2)"
+                " ORDER BY epoch, place",
+                (domain, key),
+            ).fetchall()
+        return [StatementId(one) for (one,) in rows]
+
     def append_chain(
         self,
         domain: DomainId,
@@ -211,23 +226,30 @@ class SqliteStore:
         *,
         head: StoredStatement | None = None,
     ) -> None:
-        """Append entries from index ``start`` on, durably; another epoch replaces the old one.
+        """Append entries from index ``start`` on, durably; lists of other epochs stay.
 
-        A ``head`` is saved with them, both or neither.
+        A ``head`` is saved with them, and the lists before go, all or nothing.
 
         Raises:
             StoreError: The store cannot be written; nothing was saved.
         """
         with self._transaction("write", durable=True) as connection:
-            connection.execute(
-                "DELETE FROM chains WHERE domain = ? AND key = ? AND epoch < ?",
-                (domain, key, epoch),
-            )
             connection.executemany(
                 "INSERT OR REPLACE INTO chains VALUES (?, ?, ?, ?, ?)",
                 [(domain, key, epoch, place, one) for place, one in enumerate(ids, start)],
             )
-            _insert(connection, [head] if head else [])
+            if head is not None:
+                _forget_chains(connection, domain, key, 0, epoch)
+                _insert(connection, [head])
+
+    def forget_chains(self, domain: DomainId, key: PublicKey, *, first: int, before: int) -> None:
+        """Delete a heartbeat key's lists from epoch ``first`` on, up to that before ``before``.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
+        with self._transaction("write", durable=False) as connection:
+            _forget_chains(connection, domain, key, first, before)
 
     # --- nonces ---------------------------------------------------------------------------
 
@@ -431,6 +453,15 @@ def _advice(error: Exception) -> str:
             " back a backup with `authd restore`"
         )
     return ""
+
+
+def _forget_chains(
+    connection: sqlite3.Connection, domain: DomainId, key: PublicKey, first: int, before: int
+) -> None:
+    connection.execute(
+        "DELETE FROM chains WHERE domain = ? AND key = ? AND epoch >= ? AND epoch < ?",
+        (domain, key, first, before),
+    )
 
 
 def _insert(connection: sqlite3.Connection, statements: Iterable[StoredStatement]) -> None:

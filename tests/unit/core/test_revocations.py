@@ -387,3 +387,55 @@ def test_reset_skips_the_hand_over() -> None:
     assert view.handed_over
     view = view.with_view(key("n1").public, proven(beat("n1", root_version=2)))
     assert view.fresh_until() == NOW + 60
+
+
+# --- a new list ---------------------------------------------------------------------------------
+
+
+def closing(view: KeyView, ids: Iterable[StatementId], **changes: Any) -> Heartbeat:
+    return beat(ids=ids, epoch=view.chain.epoch + 1, previous_head=view.last_head, **changes)
+
+
+def test_a_new_list_counts_without_what_has_ended_or_is_not_known() -> None:
+    old = proven(beat(ids=IDS[:4]))
+    asked: list[tuple[StatementId, int]] = []
+
+    def needed(one: StatementId, at: int) -> bool:
+        asked.append((one, at))
+        return False
+
+    view = observe(old, closing(old, IDS[2:4], issued_at=NOW + 3), now=NOW)
+    assert view.closed_ids == set(IDS[:4])
+    assert view.live_until == NOW + 60, "the old list's head lives on meanwhile"
+    view = prove(view, holds=everything, received_at=NOW, needed=needed)
+    assert view.proven == view.newest
+    assert sorted(asked) == [(IDS[0], NOW + 3), (IDS[1], NOW + 3)]
+    assert view.closed_ids == frozenset()
+
+
+def test_a_new_list_that_leaves_out_what_is_needed_is_a_lie_for_ever() -> None:
+    old = proven(beat(ids=IDS[:4]))
+    view = observe(old, closing(old, IDS[:3]), now=NOW)
+    lied = prove(view, holds=everything, received_at=NOW, needed=lambda one, _: one == IDS[3])
+    assert (lied.equivocated, lied.proven, lied.live_until) == (True, None, 0)
+    assert domain(h1=lied).fresh_until() == 0
+    assert lied.closed_ids == set(IDS[:4]), "kept as evidence"
+
+
+def test_a_list_between_that_nobody_could_prove_forgets_nothing() -> None:
+    old = proven(beat(ids=IDS[:10]))
+    empty = observe(old, closing(old, (), head=bytes([9]) * 32, count=1, recent=IDS[:1]), now=NOW)
+    third = observe(empty, closing(empty, IDS[1:3], issued_at=NOW + 1), now=NOW)
+    assert third.closed_ids == set(IDS[:10])
+    lied = prove(third, holds=everything, received_at=NOW, needed=lambda one, _: one == IDS[0])
+    assert lied.equivocated
+
+
+def test_the_last_heads_of_so_many_lists_are_kept_the_oldest_first() -> None:
+    view, heads = proven(beat(ids=IDS[:1])), list[Heartbeat]()
+    for place in range(1, 10):
+        assert view.newest is not None
+        heads.append(view.newest)
+        view = proven(closing(view, IDS[place : place + 1]), view)
+        assert view.closed == heads[-1]
+        assert list(view.closed_heads) == heads[-limits.MAX_CLOSED_HEADS :]

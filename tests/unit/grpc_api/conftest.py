@@ -13,8 +13,7 @@ from authd.core.identity import admit_key
 from authd.errors import ReasonCode
 from authd.grpc_api.certificates import CertificateFiles, Certificates, ensure_certificates
 from authd.grpc_api.server import GrpcParts, GrpcServer
-from authd.service.leftovers import NOTHING, Retained
-from authd.service.ports import SessionEvent
+from authd.service.ports import SessionEvent, SessionReport
 
 NOW = 1_800_000_000
 # The base point of the curve: a key that is admitted.
@@ -42,8 +41,7 @@ class ScriptedPoint:
     events: tuple[SessionEvent, ...] = ()
     then_fail: Exception | None = None
     described: dict[str, object] | None = None
-    reported: list[tuple[str, str, str, str]] = field(default_factory=list)
-    left: list[Retained] = field(default_factory=list)
+    reported: list[tuple[str, SessionReport]] = field(default_factory=list)
     asked: list[object] = field(default_factory=list)
     watching: asyncio.Event = field(default_factory=asyncio.Event)
     unwatched: asyncio.Event = field(default_factory=asyncio.Event)
@@ -89,19 +87,10 @@ class ScriptedPoint:
         self.asked.append((broker, client_id))
         return self.described
 
-    def report(
-        self,
-        broker: str,
-        *,
-        client_id: str,
-        session_id: str,
-        what: str,
-        retained: Retained = NOTHING,
-    ) -> None:
+    def report(self, broker: str, report: SessionReport) -> None:
         if self.failure is not None:
             raise self.failure
-        self.left.append(retained)
-        self.reported.append((broker, client_id, session_id, what))
+        self.reported.append((broker, report))
 
     def _conclude(self) -> Decision:
         if self.failure is not None:

@@ -18,7 +18,7 @@ from authd.errors import ReasonCode, StoreError
 from authd.proto_stubs import decider_pb2 as pb
 from authd.proto_stubs import decider_pb2_grpc as pb_grpc
 from authd.service.leftovers import NOTHING, Retained
-from authd.service.ports import SessionEvent
+from authd.service.ports import SessionEvent, SessionReport
 from tests.unit.grpc_api.conftest import Serve, Served, allow
 
 CONNECT = pb.ConnectRequest(
@@ -310,7 +310,9 @@ async def test_reports_are_passed_on_in_order_and_unknown_kinds_left_out(serve: 
     service: Any = await stub(served)
     await service.Report(pb.ReportRequest(reports=reports))
     told = ["online", "offline", "kicked", "cut_offline", "not_found", "kick_failed"]
-    assert served.point.reported == [("hall", "c", "s1", what) for what in told]
+    assert served.point.reported == [
+        ("hall", SessionReport(client_id="c", session_id="s1", what=what)) for what in told
+    ]
 
 
 async def test_what_a_session_left_behind_is_passed_on_within_bounds(serve: Serve) -> None:
@@ -321,7 +323,8 @@ async def test_what_a_session_left_behind_is_passed_on_within_bounds(serve: Serv
         pb.Report(what=pb.WHAT_OFFLINE),
     ]
     await service.Report(pb.ReportRequest(reports=reports))
-    assert served.point.left == [Retained(("a", "c"), 3), NOTHING]
+    left = [report.retained for _, report in served.point.reported]
+    assert left == [Retained(("a", "c"), 3), NOTHING]
 
 
 async def test_too_many_reports_and_a_report_that_cannot_be_kept_are_errors(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from authd.core.grants import Form, sign_grant, tls_subject
 from authd.core.identity import key_id_text
 from authd.core.statements import sign_revoke
 from authd.http_api.plugin import Plugin
+from authd.http_api.server import HttpServers, make_app
 from tests.unit.http_api.conftest import DEVICE, DEVICE_ID, Client, Serve
 from tests.unit.service.scenes import item
 from tests.world import Site, scope
@@ -302,6 +304,40 @@ async def test_a_newer_stream_ends_the_older_with_its_last_line(plugin: Client, 
         assert json.loads(await second.content.readline())["type"] == "snapshot"
         assert b'"cut"' not in await first.content.read(), "it ends, and does so in order"
     assert site.service.sessions.events["m"].listening <= 1
+
+
+async def test_a_plugin_that_left_in_silence_is_attached_no_more(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("authd.service.events.BEAT_S", 3_600.0)
+    events = site.service.sessions.events["m"]
+    async with served(site, tmp_path), asyncio.timeout(20):
+        reader, writer = await asyncio.open_unix_connection(tmp_path / "broker.sock")
+        path = f"/v1/plugin/events?broker=m&boot={BOOT}"
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: authd\r\n\r\n".encode())
+        await reader.readuntil(b'"snapshot"')
+        await asyncio.sleep(0.7)
+        assert events.listening == 1, "silence alone is no reason"
+        writer.close()
+        while events.listening:
+            await asyncio.sleep(0.02)
+
+
+def served(site: Site, directory: Path) -> HttpServers:
+    """Serve the socket as a daemon does: the server of the other tests ends handlers by itself."""
+    service = site.service
+    parts = Plugin(
+        decisions=service.decider, table=service.enforcement, is_broker=lambda name: name == "m"
+    )
+    return HttpServers(
+        broker_app=make_app([]),
+        broker_address="127.0.0.1:0",
+        plugin_app=make_app([parts]),
+        plugin_socket=directory / "broker.sock",
+        broker_group="",
+        admin_app=make_app([]),
+        admin_socket=directory / "admin.sock",
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from authd.core.grants import ClientIdMatch, ClientIdRule, Form
 from authd.core.identity import SigningKey, key_id_text
 from authd.core.proofs import Audience, password_key
 from authd.errors import ReasonCode
+from authd.service.ports import SessionReport
 from tests.unit.service.scenes import (
     DEVICE,
     DEVICE_ID,
@@ -116,9 +117,9 @@ async def test_a4_a_replay_does_not_end_the_session_of_another_key(tmp_path: Pat
     used, unused = (site.pop(OTHER, client_id="pump") for _ in range(2))
     first = await site.connect(OTHER, client_id="pump", password=used)
     say = site.service.enforcement.report
-    say("m", client_id="pump", session_id=first.session, what="offline")
+    say("m", SessionReport(client_id="pump", session_id=first.session, what="offline"))
     second = await site.connect(DEVICE, client_id="pump")
-    say("m", client_id="pump", session_id=second.session, what="offline")
+    say("m", SessionReport(client_id="pump", session_id=second.session, what="offline"))
     replayed = await site.connect(OTHER, client_id="pump", password=used)
     assert replayed.reason is ReasonCode.REPLAYED
     assert [one.session_id for one in site.service.sessions.all()] == [second.session]
@@ -250,7 +251,7 @@ async def test_a22_a_durable_session_keeps_its_client_id_offline_and_over_a_rest
     session = site.service.sessions.get("m", "pump")
     assert session is not None
     site.service.enforcement.report(
-        "m", client_id="pump", session_id=session.session_id, what="offline"
+        "m", SessionReport(client_id="pump", session_id=session.session_id, what="offline")
     )
     site.close()
     site.open()

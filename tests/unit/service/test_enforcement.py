@@ -13,7 +13,7 @@ from authd.core.policy import DomainPolicy, GuardedPrefix, Policy
 from authd.core.roots import Root, RootClaims, sign_root
 from authd.core.statements import sign_revoke
 from authd.errors import ReasonCode
-from authd.service.ports import HeldClient, SessionEvent
+from authd.service.ports import HeldClient, SessionEvent, SessionReport
 from tests.unit.service.scenes import (
     DEVICE,
     DEVICE_ID,
@@ -172,9 +172,9 @@ async def test_a37_a_session_is_denied_before_and_whether_or_not_it_is_kicked(
     for _ in range(3):
         assert (await site.connect(DEVICE, broker="g")).reason is ReasonCode.REVOKED
     enforcement = site.service.enforcement
-    enforcement.report("g", client_id=DEVICE_ID, session_id="x", what="kick_failed")
+    enforcement.report("g", SessionReport(client_id=DEVICE_ID, session_id="x", what="kick_failed"))
     assert site.service.sessions.cuts[-1].outcome == "kick_failed"
-    enforcement.report("g", client_id=DEVICE_ID, session_id="x", what="kicked")
+    enforcement.report("g", SessionReport(client_id=DEVICE_ID, session_id="x", what="kicked"))
     assert site.service.sessions.cuts[-1].outcome == "kicked"
 
 
@@ -433,14 +433,15 @@ async def test_reports_count_only_for_the_session_they_name(tmp_path: Path) -> N
     site = site_with_device(tmp_path)
     decision = await site.connect(DEVICE)
     report = site.service.enforcement.report
-    report("m", client_id=DEVICE_ID, session_id="another", what="offline")
-    report("e", client_id=DEVICE_ID, session_id=decision.session, what="offline")
-    report("m", client_id="ghost", session_id=decision.session, what="offline")
-    report("m", client_id=DEVICE_ID, session_id=decision.session, what="nonsense")
+    right = SessionReport(client_id=DEVICE_ID, session_id=decision.session, what="offline")
+    report("m", replace(right, session_id="another"))
+    report("e", right)
+    report("m", replace(right, client_id="ghost"))
+    report("m", replace(right, what="nonsense"))
     session = site.service.sessions.get("m", DEVICE_ID)
     assert session is not None
     assert session.live
-    report("m", client_id=DEVICE_ID, session_id=decision.session, what="offline")
+    report("m", right)
     assert not session.live
 
 
@@ -449,7 +450,7 @@ async def test_a_durable_session_goes_offline_and_online_and_stays(tmp_path: Pat
     decision = await site.connect(DEVICE, clean=False)
     for what in ("offline", "online"):
         site.service.enforcement.report(
-            "m", client_id=DEVICE_ID, session_id=decision.session, what=what
+            "m", SessionReport(client_id=DEVICE_ID, session_id=decision.session, what=what)
         )
         session = site.service.sessions.get("m", DEVICE_ID)
         assert session is not None

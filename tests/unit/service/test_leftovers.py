@@ -17,6 +17,7 @@ from authd.service.leftovers import (
     Retained,
     check_retained,
 )
+from authd.service.ports import SessionReport
 from tests.unit.service.scenes import DEVICE, DEVICE_ID, GATEWAY, TEMP, revoke, site_with_device
 from tests.world import START, Domain, Site
 
@@ -136,7 +137,10 @@ def report(
     client_id: str = DEVICE_ID,
 ) -> None:
     site.service.enforcement.report(
-        broker, client_id=client_id, session_id=session, what=what, retained=Retained(topics, 1)
+        broker,
+        SessionReport(
+            client_id=client_id, session_id=session, what=what, retained=Retained(topics, 1)
+        ),
     )
 
 

@@ -518,7 +518,7 @@ def test_a_hostile_list_does_not_use_up_what_an_honest_one_needs(
     assert held(site, honest) == 2
     # The same again costs nothing: a full disk may have made it necessary.
     beats = site.service.authority.heartbeats
-    assert all(len(taken) <= 2 for taken in beats._listed.values())
+    assert all(len(taken) <= 2 for taken in beats._wanted._listed.values())
 
 
 def test_what_only_a_closed_list_named_is_wanted_no_more(tmp_path: Path) -> None:
@@ -571,7 +571,10 @@ def test_what_goes_on_the_list_is_what_a_walk_through_all_would_find(tmp_path: P
         some = flood(1 + step % 3, by=signers[step % 4], start=3 * step)
         gossip(site, *some)
         view = beats.domains[site.domain.id].view(site.domain.heartbeat("hb-1").public)
-        found = beats._missing(view, authority.state)
+        scene = beats.scene(authority.state)
+        assert beats.own is not None
+        assert scene is not None
+        found = beats.own.missing(scene)
         known = set(view.chain.ids)
         wanted = to_list(
             sorted(one for one in authority.state.revocations if one not in known),

@@ -10,7 +10,7 @@ from authd.core.identity import SigningKey, key_id, key_id_text
 from authd.core.proofs import Audience, password_key
 from authd.errors import FormatError, ReasonCode
 from authd.service.brokers import BrokerEntry
-from authd.service.ports import HeldClient, SessionEvent
+from authd.service.ports import HeldClient, SessionEvent, SessionReport
 from authd.service.sessions import MAX_AWAY_OF_A_KEY, Session
 from tests.unit.service.scenes import (
     DEVICE,
@@ -73,7 +73,7 @@ def session_of(site: Site) -> Session:
 def say(site: Site, what: str) -> None:
     session = session_of(site)
     site.service.enforcement.report(
-        "m", client_id=DEVICE_ID, session_id=session.session_id, what=what
+        "m", SessionReport(client_id=DEVICE_ID, session_id=session.session_id, what=what)
     )
 
 
@@ -279,13 +279,13 @@ async def test_a_key_that_goes_through_many_client_ids_fills_no_memory(
     for number in range(2 * MAX_AWAY_OF_A_KEY):
         decision = await site.connect(DEVICE, client_id=f"c{number}")
         site.service.enforcement.report(
-            "m", client_id=f"c{number}", session_id=decision.session, what="offline"
+            "m", SessionReport(client_id=f"c{number}", session_id=decision.session, what="offline")
         )
     assert len(site.service.sessions.all()) == MAX_AWAY_OF_A_KEY
     site.service.sessions.close(site.service.sessions.all()[0])
     decision = await site.connect(DEVICE, client_id="one more")
     site.service.enforcement.report(
-        "m", client_id="one more", session_id=decision.session, what="offline"
+        "m", SessionReport(client_id="one more", session_id=decision.session, what="offline")
     )
     assert len(site.service.sessions.all()) == MAX_AWAY_OF_A_KEY
 
@@ -306,7 +306,9 @@ async def test_a22_a_client_without_connection_holds_its_client_id_only_with_dur
     site = Site(tmp_path, Domain())
     await shared(site, DEVICE, OTHER)
     first = await site.connect(DEVICE, client_id="pump", clean=clean)
-    site.service.enforcement.report("m", client_id="pump", session_id=first.session, what="offline")
+    site.service.enforcement.report(
+        "m", SessionReport(client_id="pump", session_id=first.session, what="offline")
+    )
     stream = site.service.decider.watch("m", boot=FIRST)
     await anext(stream)
     second = await site.connect(OTHER, client_id="pump")

@@ -23,6 +23,7 @@ from authd.service.renewal import (
     stands,
     successors,
 )
+from authd.service.replacements import Replacements
 from tests.unit.service.scenes import (
     DEVICE,
     GATEWAY,
@@ -185,6 +186,97 @@ async def test_two_daemons_with_one_key_sign_the_same_statement_and_rest(tmp_pat
             for _ in range(4):
                 await renewal.step()
     assert sum(one.renewed for one in renewals) == 2
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_a_key_that_was_replaced_is_not_renewed_and_its_grant_ends_by_itself(
+    tmp_path: Path, *, ended: bool
+) -> None:
+    site = Site(tmp_path, Domain())
+    site.learn(standing(site, DEVICE.public), standing(site, SENSOR.public))
+    renewal = with_key(site)
+    await days(site, 60, renewal)
+    assert renewal.renewed == 2
+    now = site.clock.now()
+    end = now + (50 * DAY if ended else DEVICE_LIFE_S)
+    rotated = standing(site, OTHER.public, issued_at=now, expires_at=end, replaces=DEVICE.public)
+    site.learn(rotated)
+    site.close()
+    site.open()
+    renewal = with_key(site)
+    await days(site, 74, renewal)
+    assert (await site.connect(DEVICE)).allowed, "nobody revoked it"
+    await days(site, 2, renewal)
+    assert (await site.connect(DEVICE)).reason is ReasonCode.EXPIRED
+    assert renewal.expiring.ends == {}, "it is as it was meant to be"
+    assert renewal.renewed == (1 if ended else 2), "the sensor's, and the new key's if it stands"
+    assert (await site.connect(OTHER)).allowed is not ended
+    assert (await site.connect(SENSOR)).allowed
+
+
+@pytest.mark.parametrize("why", ["revoked", "its key", "issuer", "older", "dated ahead", "itself"])
+async def test_what_does_not_count_replaces_no_key(tmp_path: Path, why: str) -> None:
+    site = Site(tmp_path, Domain())
+    site.learn(standing(site, DEVICE.public), site.domain.grant(GATEWAY.public, ALL, depth=1))
+    rotated = standing(
+        site,
+        DEVICE.public if why == "itself" else OTHER.public,
+        by=GATEWAY if why == "issuer" else site.domain.authority,
+        issued_at={"older": START - 1, "dated ahead": START + 60 * DAY}.get(why, START),
+        expires_at=START + 300 * DAY,
+        replaces=DEVICE.public,
+    )
+    site.learn(rotated)
+    if why == "older":
+        site.learn(site.domain.grant(OTHER.public, TEMP, issued_at=START + 1))
+    if why in ("revoked", "its key"):
+        revoke(site, rotated.statement_id if why == "revoked" else OTHER.public)
+    renewal = with_key(site)
+    await days(site, 52, renewal)
+    assert renewal.renewed == 1
+
+
+async def test_a_device_goes_back_to_its_former_key_by_a_newer_grant(tmp_path: Path) -> None:
+    site = Site(tmp_path, Domain())
+    site.learn(standing(site, DEVICE.public))
+    for number, (new, old) in enumerate([(OTHER, DEVICE), (DEVICE, OTHER)]):
+        site.clock.advance(DAY)
+        start = START + (number + 1) * DAY
+        grant = standing(
+            site,
+            new.public,
+            issued_at=start,
+            expires_at=start + DEVICE_LIFE_S,
+            replaces=old.public,
+        )
+        site.learn(grant)
+    renewal = with_key(site)
+    await days(site, 92, renewal)
+    assert (await site.connect(DEVICE)).allowed
+    assert (await site.connect(OTHER)).reason is ReasonCode.EXPIRED
+
+
+def test_of_many_grants_that_replace_a_key_each_is_forgotten_by_itself() -> None:
+    domain, known = Domain(), Replacements()
+    first = standing_of(domain, replaces=DEVICE.public)
+    known.add(first)
+    known.add(renew(domain.authority, first))
+    known.add(standing_of(domain))
+    issuer, subject = domain.authority.public, key_id(OTHER.public)
+    assert list(known.of(issuer, DEVICE.public)) == [subject]
+    known.remove(first)
+    known.remove(first)
+    known.remove(standing_of(domain))
+    assert list(known.of(issuer, DEVICE.public)) == [subject]
+    assert list(known.of(OTHER.public, DEVICE.public)) == []
+    known.remove(renew(domain.authority, first))
+    assert list(known.of(issuer, DEVICE.public)) == []
+    known.remove(first)
+
+
+def standing_of(domain: Domain, *, replaces: PublicKey | None = None) -> Grant:
+    end = START + DEVICE_LIFE_S
+    return domain.grant(OTHER.public, TEMP, issued_at=START, expires_at=end, replaces=replaces)
 
 
 def gossip_heads(sites: list[Site]) -> None:

@@ -82,15 +82,40 @@ def test_statements_come_back_in_order_and_the_first_bytes_are_kept(store: Sqlit
     assert store.load_statements() == [saved[0], *saved[2:]]
 
 
-def test_chains_grow_and_a_new_epoch_replaces_the_old(store: SqliteStore) -> None:
-    ids = [StatementId(bytes([number]) * 16) for number in range(5)]
+def test_chains_grow_and_the_one_before_stays_until_it_is_forgotten(store: SqliteStore) -> None:
+    ids = [StatementId(bytes([number]) * 16) for number in range(6)]
+    stranger = DomainId(b"e" * 16)
     assert store.load_chain(DOMAIN, KEY) == (0, [])
+    assert store.load_closed(DOMAIN, KEY) == []
     store.append_chain(DOMAIN, KEY, 10, 0, ids[:2])
     store.append_chain(DOMAIN, KEY, 10, 2, ids[2:4])
+    store.append_chain(stranger, KEY, 9, 0, ids[:1])
     assert store.load_chain(DOMAIN, KEY) == (10, ids[:4])
-    store.append_chain(DOMAIN, KEY, 11, 0, ids[4:])
-    assert store.load_chain(DOMAIN, KEY) == (11, ids[4:])
-    assert store.load_chain(DomainId(b"e" * 16), KEY) == (0, [])
+    store.append_chain(DOMAIN, KEY, 11, 0, ids[4:5])
+    store.append_chain(DOMAIN, KEY, 12, 0, ids[5:])
+    assert store.load_chain(DOMAIN, KEY) == (12, ids[5:])
+    assert store.load_closed(DOMAIN, KEY) == ids[:5]
+    store.forget_chains(DOMAIN, KEY, first=11, before=12)
+    assert store.load_closed(DOMAIN, KEY) == ids[:4]
+    store.forget_chains(DOMAIN, KEY, first=0, before=12)
+    assert store.load_closed(DOMAIN, KEY) == []
+    assert store.load_chain(DOMAIN, KEY) == (12, ids[5:])
+    assert store.load_chain(stranger, KEY) == (9, ids[:1])
+
+
+def test_a_list_that_comes_with_its_head_takes_the_place_of_those_before(
+    store: SqliteStore,
+) -> None:
+    ids = [StatementId(bytes([number]) * 16) for number in range(3)]
+    store.append_chain(DOMAIN, KEY, 10, 0, ids)
+    store.append_chain(DOMAIN, KEY, 11, 0, ids[:1], head=statement(1))
+    assert store.load_chain(DOMAIN, KEY) == (11, ids[:1])
+    assert store.load_closed(DOMAIN, KEY) == []
+    assert store.load_statements() == [statement(1)]
+    store._durable.execute("DROP TABLE statements")
+    with pytest.raises(StoreError):
+        store.append_chain(DOMAIN, KEY, 12, 0, ids, head=statement(2))
+    assert store.load_chain(DOMAIN, KEY) == (11, ids[:1]), "neither list nor head"
 
 
 def test_a_nonce_is_consumed_once_and_swept_only_after_its_end(store: SqliteStore) -> None:
@@ -366,7 +391,9 @@ def test_every_operation_on_a_store_without_tables_is_a_store_error(
         lambda: store.save_statements([statement(1)], durable=True),
         lambda: store.delete_statements([StatementId(bytes(16))]),
         lambda: store.load_chain(DOMAIN, KEY),
-        lambda: store.append_chain(DOMAIN, KEY, 1, 0, []),
+        lambda: store.load_closed(DOMAIN, KEY),
+        lambda: store.forget_chains(DOMAIN, KEY, first=0, before=1),
+        lambda: store.append_chain(DOMAIN, KEY, 1, 0, [StatementId(bytes(16))]),
         lambda: store.seen(b"n"),
         lambda: store.consume(b"n", expires_at=1, now=0),
         lambda: store.admit(b"n", session(), expires_at=1, now=0),
