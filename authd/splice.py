@@ -17,8 +17,8 @@ from typing import Final, TypeAlias
 CHUNK_BYTES: Final = 65_536
 
 Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-Meter: TypeAlias = Callable[[int], None]
-"""Is told how many bytes came from the near side."""
+Meter: TypeAlias = Callable[[int], float]
+"""Is told how many bytes came from the near side; returns how many seconds to wait with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,12 @@ class Side:
 
 
 @contextlib.asynccontextmanager
-async def hold_side(opening: Awaitable[Streams]) -> AsyncIterator[Side]:
+async def hold_side(opening: Awaitable[Streams], *, linger_s: float) -> AsyncIterator[Side]:
     """Hold a connection; what is written and not sent yet is still sent after the end.
+
+    Args:
+        opening: Gives the connection.
+        linger_s: How long the other end has to take what is left.
 
     Raises:
         OSError: It cannot be opened.
@@ -43,6 +47,7 @@ async def hold_side(opening: Awaitable[Streams]) -> AsyncIterator[Side]:
         yield Side(reader, writer)
     finally:
         writer.close()
+        asyncio.get_running_loop().call_later(linger_s, writer.transport.abort)
 
 
 async def splice(
@@ -79,7 +84,9 @@ async def _pump(source: Side, target: Side, chunk_bytes: int, meter: Meter | Non
     try:
         while data := await source.reader.read(chunk_bytes):
             if meter is not None:
-                meter(len(data))
+                wait_s = meter(len(data))
+                if wait_s:
+                    await asyncio.sleep(wait_s)
             if target.writer.is_closing():
                 return False
             target.writer.write(data)

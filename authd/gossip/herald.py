@@ -112,8 +112,9 @@ class Herald:
         self._telling += 1
         lacked = 0
         try:
-            async with self._transport.hinting(sample.address) as ask:
-                for batch in batches(ids, MAX_ANNOUNCED):
+            for batch in batches(ids, MAX_ANNOUNCED):
+                # A connection for each: a stranger's may say so much and no more.
+                async with self._transport.hinting(sample.address) as ask:
                     have = sign_have(self._key, batch, issued_at=self._clock.now())
                     answer = parse_frame(await ask(encode_frame(have)))
                     if isinstance(answer, Ask) and answer.ids:

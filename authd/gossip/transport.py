@@ -20,8 +20,8 @@ from authd.gossip.views import Allowance
 _MAX_MESSAGE_BYTES: Final = MAX_FRAME_BYTES + 64
 # Above what the acceptor, the two lobbies and the views hold together, so that they are never what
 # is short; the library turns away what is more before anything is allotted to it.
-_MAX_CALLS: Final = 512
-_MAX_CONNECTIONS: Final = 512
+_MAX_CALLS: Final = 1_024
+_MAX_CONNECTIONS: Final = 1_024
 # A node needs one stream and one hint of another.
 _MAX_STREAMS_OF_A_CONNECTION: Final = 8
 _STOP_GRACE_S: Final = 0.1
@@ -126,10 +126,17 @@ class _GrpcLink:
     def __init__(self, stream: _Stream, visitor: Visitor | None = None) -> None:
         self._stream = stream
         self._visitor = visitor
+        self._kept = False
 
     def keep(self) -> None:
         if self._visitor is not None:
             self._visitor.keep()
+            self._kept = True
+
+    def let_go(self) -> None:
+        """End the connection soon if this stream is what it was kept for."""
+        if self._visitor is not None and self._kept:
+            self._visitor.let_go()
 
     async def read(self) -> bytes:
         try:
@@ -181,10 +188,11 @@ class _Door:
 
     async def _exchange(self, _requests: object, context: _Context) -> None:
         visitor = await self._visitor(context)
+        link = _GrpcLink(cast("_Stream", context), visitor)
         try:
-            await self._serve(_GrpcLink(cast("_Stream", context), visitor), visitor.host)
+            await self._serve(link, visitor.host)
         finally:
-            visitor.let_go()
+            link.let_go()
 
     async def _hint(self, _requests: object, context: _Context) -> None:
         visitor = await self._visitor(context)
@@ -198,12 +206,11 @@ class _Door:
 
     async def _visitor(self, context: _Context) -> Visitor:
         """Return whose call it is; ends one that did not come through the acceptor."""
-        # `ipv4:127.0.0.1:5`
-        port = int(context.peer().rpartition(":")[2])
-        visitor = self._acceptor.visitor(port)
+        visitor = self._acceptor.visitor(context.peer())
         if visitor is None:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED)
             raise NoResponseError("the call did not come through the peer port")
+        visitor.on_call()
         return visitor
 
     def _may_hint(self, key: str) -> bool:

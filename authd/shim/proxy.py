@@ -19,6 +19,8 @@ from authd.splice import CHUNK_BYTES, Side, Streams, hold_side, splice
 _HEAD_BYTES: Final = 5
 # TLS says goodbye both ways; nobody waits longer for it.
 _CLOSING_S: Final = 2.0
+# What one side has to take when the other has left.
+_LINGER_S: Final = 10.0
 
 Login: TypeAlias = Callable[[str], tuple[str, str]]
 """From a client id to the user name and password of one CONNECT; raises `FormatError`."""
@@ -130,7 +132,8 @@ class Shim:
         """Carry one client to its end; the one table from errors to what is reported."""
         seen = _Seen()
         try:
-            async with hold_side(asyncio.open_connection(sock=client, limit=CHUNK_BYTES)) as near:
+            opening = asyncio.open_connection(sock=client, limit=CHUNK_BYTES)
+            async with hold_side(opening, linger_s=_LINGER_S) as near:
                 await self._carry(near, seen)
         except TimeoutError:
             return seen.report(Ended.TIMED_OUT, f"{seen.awaited} in {self._limits.connect_s:g} s")
@@ -148,7 +151,7 @@ class Shim:
                 connect = parse_connect(packet)
                 seen.client_id = self._client_id(connect.client_id)
                 seen.awaited = "the broker does not answer"
-                far = await stack.enter_async_context(hold_side(self._dial()))
+                far = await stack.enter_async_context(hold_side(self._dial(), linger_s=_LINGER_S))
             # Made last: its time should be as near to the broker's as can be.
             username, password = self._login(seen.client_id)
             fresh = connect.with_login(

@@ -3,13 +3,19 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+import resource
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
+import uvloop
 
 from authd.errors import ConfigError
 from authd.gossip._generated import gossip_pb2, gossip_pb2_grpc
@@ -29,10 +35,10 @@ class Echo:
         self.visitors: list[Visitor | None] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        port = writer.get_extra_info("peername")[1]
+        host, port = writer.get_extra_info("peername")[:2]
         while data := await reader.read(1_024):
             if data.startswith(PREFACE):
-                self.visitors.append(self.acceptor.visitor(port))
+                self.visitors.append(self.acceptor.visitor(f"ipv4:{host}:{port}"))
             writer.write(data)
         writer.close()
 
@@ -91,13 +97,15 @@ class House:
 
 
 @asynccontextmanager
-async def house(limits: AcceptorLimits | None = None) -> AsyncIterator[House]:
+async def house(
+    limits: AcceptorLimits | None = None, *, host: str = EVERYWHERE
+) -> AsyncIterator[House]:
     """Yield an echo behind an acceptor with these limits."""
     echo = Echo()
     inner = await asyncio.start_server(echo.serve, LOOPBACK, 0)
     echo.acceptor = Acceptor(inner.sockets[0].getsockname()[1], limits)
     async with inner, contextlib.AsyncExitStack() as stack:
-        port = await stack.enter_async_context(echo.acceptor.listening(EVERYWHERE, 0))
+        port = await stack.enter_async_context(echo.acceptor.listening(host, 0))
         home = House(echo, port, stop=stack.aclose)
         try:
             yield home
@@ -108,7 +116,7 @@ async def house(limits: AcceptorLimits | None = None) -> AsyncIterator[House]:
 async def test_what_is_said_passes_both_ways_with_the_name_of_the_host() -> None:
     async with house() as home:
         caller = await home.call(host="127.0.0.9")
-        assert await caller.says(b"x" * 300_000) == b"x" * 300_000
+        assert await caller.says(b"x" * 200_000) == b"x" * 200_000
         visitor = home.visitor()
         assert visitor.host == "127.0.0.9"
 
@@ -146,6 +154,34 @@ async def test_a32_silent_connections_make_room_as_others_do() -> None:
         newest = await home.call()
         assert await silent[0].is_over()
         assert await newest.says(b"still here") == b"still here"
+
+
+async def test_a32_whoever_has_begun_outlasts_connections_without_a_word() -> None:
+    async with house(AcceptorLimits(of_a_host=3, strangers=6)) as home:
+        honest = await home.call()
+        silent = [await home.call(word=b"") for _ in range(10)]
+        crowd = [await home.call(host=f"127.0.1.{number + 1}", word=b"") for number in range(20)]
+        assert await silent[0].is_over()
+        assert await crowd[0].is_over()
+        assert await honest.says(b"still here") == b"still here"
+
+
+async def test_a32_whoever_has_a_call_outlasts_those_without() -> None:
+    async with house(AcceptorLimits(of_a_host=2)) as home:
+        honest = await home.call()
+        home.visitor().on_call()
+        others = [await home.call() for _ in range(3)]
+        assert await others[0].is_over()
+        assert await honest.says(b"still here") == b"still here"
+
+
+async def test_a32_a_host_that_connects_too_fast_is_closed_unheard() -> None:
+    async with house(AcceptorLimits(of_a_host=1_000, strangers=1_000)) as home:
+        callers = [await home.call(word=b"") for _ in range(600)]
+        heard = [await one.says(PREFACE) == PREFACE for one in callers]
+        assert 200 < sum(heard) < 600
+        other = await home.call(host="127.0.0.2")
+        assert await other.says(b"here") == b"here"
 
 
 async def test_a_stranger_has_some_seconds() -> None:
@@ -194,6 +230,57 @@ async def test_all_connections_end_with_the_acceptor() -> None:
             assert await one.is_over()
 
 
+async def test_a_peer_that_is_kept_is_paced() -> None:
+    async with house() as home:
+        await home.call()
+        visitor = home.visitor()
+        visitor.keep()
+        waits = [visitor.count(1_048_576) for _ in range(12)]
+        assert waits[0] == 0.0
+        assert 1.0 < waits[-1] < 3.0
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "localhost"])  # noqa: S104 - what is tested
+async def test_every_address_of_a_host_is_heard(host: str) -> None:
+    name = "localhost" if host == "localhost" else None
+    found = socket.getaddrinfo(name, 1, type=socket.SOCK_STREAM)
+    async with house(host=host) as home:
+        for address in {str(one[4][0]) for one in found}:
+            reader, writer = await asyncio.open_connection(address, home.port)
+            assert await Caller(reader, writer).says(PREFACE) == PREFACE
+            writer.close()
+
+
+async def test_no_descriptors_are_a_line_in_the_log_and_a_pause(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with house() as home:
+        code = (
+            f"import socket; input(); s = socket.create_connection(('127.0.0.1', {home.port}));"
+            f" s.sendall({PREFACE!r}); print(s.recv(100))"
+        )
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", code, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (_open_files(), hard))
+        try:
+            assert child.stdin is not None
+            child.stdin.write(b"go\n")
+            await asyncio.sleep(0.5)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        said, _ = await child.communicate()
+        assert said.strip() == repr(PREFACE).encode()
+        assert "cannot accept: Too many open files" in capsys.readouterr().out
+
+
+def _open_files() -> int:
+    """Return a limit under which no file can be opened now."""
+    with open("/dev/null") as lowest:  # noqa: PTH123 - its number is what counts
+        return lowest.fileno()
+
+
 async def test_a_taken_port_is_an_error_that_names_it() -> None:
     async with house() as home:
         with pytest.raises(ConfigError, match=rf"cannot bind TCP `127\.0\.0\.1:{home.port}`"):
@@ -222,6 +309,35 @@ async def test_a_call_that_goes_around_the_acceptor_is_refused() -> None:
             with pytest.raises(grpc.aio.AioRpcError):
                 await call.read()
             assert await call.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_the_port_of_a_visitor_at_another_address_is_nobodys() -> None:
+    async with house() as home:
+        await home.call()
+        (peer,) = home.echo.acceptor._by_peer
+        assert home.echo.acceptor.visitor(peer) is home.visitor()
+        elsewhere = peer.replace("127.0.0.1", "127.0.0.2")
+        assert home.echo.acceptor.visitor(elsewhere) is None
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        test_what_is_said_passes_both_ways_with_the_name_of_the_host,
+        test_what_is_not_http2_never_reaches_the_library,
+        test_a32_a_host_with_too_many_connections_loses_its_oldest,
+        test_a32_whoever_has_begun_outlasts_connections_without_a_word,
+        test_a_stranger_has_some_seconds,
+        test_a_stranger_may_say_so_much,
+        test_whoever_is_kept_outlasts_time_bytes_and_others,
+        test_all_connections_end_with_the_acceptor,
+    ],
+)
+def test_the_same_on_the_loop_of_the_daemon(
+    scenario: Callable[[], Coroutine[Any, Any, None]],
+) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scenario())
 
 
 def listening_ports() -> set[int]:
