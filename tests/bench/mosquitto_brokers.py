@@ -1,39 +1,45 @@
-"""Mosquittos with one kind of access control each: none, a file, dynamic-security, the plugin."""
+"""Mosquittos with one kind of access control each: none, a file, dynamic-security.
+
+The fourth kind, the plugin beside a real daemon, is made in `mosquitto_sites.py`. Clients that do
+nothing but be there are held by processes of their own, because a process may open only so many
+files.
+"""
 
 import base64
 import contextlib
 import hashlib
 import json
 import multiprocessing
-import secrets
-import signal
+import resource
 import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
 
 from authd.demo.stage import free_port
 from tests.bench.measure import cpu_seconds_of
-from tests.plugin.fake_authd import Allow, FakeAuthd, Json, Session
+from tests.plugin.fake_authd import Json
 from tests.plugin.mqtt import connect_packet
-from tests.plugin.prover import Prover
 
-PLUGIN: Final = Path(__file__).parents[2] / "plugins/mosquitto/authd_mosquitto.so"
 DYNAMIC: Final = "/usr/lib/x86_64-linux-gnu/mosquitto_dynamic_security.so"
-NAMES: Final = ("bare", "file", "dynamic", "authd")
 ACCEPTED: Final = b"\x20\x02\x00\x00"
+DISCONNECT: Final = b"\xe0\x00"
 PASSWORD: Final = b"a password of the password file"
 TOPIC: Final = "site/line/{}/temperature"
-# A proof this far ahead is newer than all that an earlier run of the broker may have let in.
-AHEAD_S: Final = 4
-SETTLED_S: Final = 3.0
 CROWD_IN_S: Final = 300.0
-IDLE_IN_S: Final = 120.0
+IDLE_IN_S: Final = 300.0
 IDLE_CPU_S: Final = 0.02
+# It goes on looking after what it holds.
+IDLE_DAEMON_S: Final = 0.3
+# The daemon is told of every session that comes and goes: it is given the time to take that in.
+LEFT_PER_S: Final = 200
+# Files that a broker has open besides its clients' connections, and more than enough of them.
+SPARE_FILES: Final = 100
 
 
 @dataclass(kw_only=True)
@@ -41,7 +47,7 @@ class Broker:
     """A running Mosquitto and who may use it: user name and password of a client id, now.
 
     Attributes:
-        daemon: Process id of the daemon beside it, if there is a real one.
+        daemon: Process id of the daemon beside it, if there is one.
     """
 
     process: subprocess.Popen[bytes]
@@ -59,27 +65,39 @@ class Broker:
             raise SystemExit(f"the broker refused: `{answer!r}`")
         return opened
 
-    def packet(self, client_id: str) -> bytes:
+    def packet(self, client_id: str, *, clean: bool = True) -> bytes:
         """Write a CONNECT that needs no PINGREQ."""
         username, password = self.show(client_id)
         return connect_packet(
-            client_id=client_id.encode(), username=username, password=password, keepalive_s=0
+            client_id=client_id.encode(),
+            username=username,
+            password=password,
+            clean=clean,
+            keepalive_s=0,
         )
 
 
 def wait_until_idle(one: Broker) -> None:
-    """Wait until the broker has read what it was told and rests."""
-    until, before = time.monotonic() + IDLE_IN_S, -1.0
-    while (now := cpu_seconds_of(one.process.pid)) - before > IDLE_CPU_S:
+    """Wait until broker and daemon have told each other what they know, and rest."""
+    until, before = time.monotonic() + IDLE_IN_S, (-1.0, -1.0)
+    while (now := _spent(one))[0] - before[0] > IDLE_CPU_S or now[1] - before[1] > IDLE_DAEMON_S:
         if time.monotonic() > until:
             raise SystemExit("the broker is never idle")
         before = now
         time.sleep(1.0)
 
 
+def _spent(one: Broker) -> tuple[float, float]:
+    daemon = 0.0 if one.daemon is None else cpu_seconds_of(one.daemon)
+    return cpu_seconds_of(one.process.pid), daemon
+
+
 def filters(count: int) -> list[str]:
     """Return so many filters; the last one matches what is published."""
-    return [TOPIC.format(f"{number}/+") for number in range(count - 1)] + ["site/line/+/#"]
+    return [f"site/line/{number}/+" for number in range(count - 1)] + ["site/line/+/#"]
+
+
+# --- kinds of access control --------------------------------------------------------------------
 
 
 def _file_lines(folder: Path, count: int) -> str:
@@ -125,64 +143,10 @@ def _dynamic_lines(folder: Path, count: int) -> str:
     return f"plugin {DYNAMIC}\nplugin_opt_config_file {path}"
 
 
-def plugin_lines(path: Path, name: str) -> str:
-    """Return the lines of a broker of this name that asks at this socket."""
-    return (
-        f"plugin {PLUGIN}\nplugin_opt_authd_broker {name}\nplugin_opt_authd_rate 10000\n"
-        f"plugin_opt_authd_socket {path}"
-    )
-
-
-def _authd_lines(folder: Path, _count: int) -> str:
-    return plugin_lines(folder / "broker.sock", "hall")
-
-
-def _serve(path: Path, names: list[str], key: str, verify: Json, away: int) -> None:
-    rights: list[Json] = [{"filter": name, "actions": 3} for name in names]
-    answer = Allow(rights=tuple(rights), verify=verify, lease_ms=10**7)
-    ids = [secrets.token_urlsafe(8) for _ in range(away)]
-    sessions = {
-        session: Session(
-            client_id=f"crowd-{number}",
-            session=session,
-            key=key,
-            rights=rights,
-            verify=verify,
-            lease_ms=10**7,
-            offline=True,
-        )
-        for number, session in enumerate(ids)
-    }
-    with FakeAuthd(path=path, decide=lambda _question: answer, sessions=sessions):
-        signal.sigwait({signal.SIGTERM})
-
-
-@contextlib.contextmanager
-def _stand_in(folder: Path, rights: list[str], device: Prover, away: int) -> Iterator[None]:
-    """Run the daemon's stand-in in a process of its own; it knows sessions that are away."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    server = multiprocessing.get_context("spawn").Process(
-        target=_serve, args=(folder / "broker.sock", rights, device.id, device.verify, away)
-    )
-    server.start()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    until = time.monotonic() + 20
-    while not (folder / "broker.sock").exists():
-        if time.monotonic() > until:
-            raise SystemExit("the stand-in for the daemon does not listen")
-        time.sleep(0.05)
-    try:
-        yield
-    finally:
-        server.terminate()
-        server.join()
-
-
 _LINES: Final[dict[str, Callable[[Path, int], str]]] = {
     "bare": lambda _folder, _count: "allow_anonymous true",
     "file": _file_lines,
     "dynamic": _dynamic_lines,
-    "authd": _authd_lines,
 }
 
 
@@ -205,54 +169,100 @@ def start(folder: Path, lines: str, port: int) -> subprocess.Popen[bytes]:
 
 
 @contextlib.contextmanager
-def broker(name: str, count: int, *, away: int = 0) -> Iterator[Broker]:
-    """Run a Mosquitto with one kind of access control and ``count`` filters for its client.
-
-    The plugin is told of so many sessions that are ``away``: ``crowd-0``, ``crowd-1``, …
-    """
-    device = Prover()
+def other_broker(name: str, count: int) -> Iterator[Broker]:
+    """Run a Mosquitto without the plugin, with ``count`` filters for its clients."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="authd-")))
-        if name == "authd":
-            stack.enter_context(_stand_in(folder, filters(count), device, away))
         port = free_port()
         process = start(folder, _LINES[name](folder, count), port)
         stack.callback(process.wait)
         stack.callback(process.terminate)
-        if name == "authd":
-            yield Broker(process=process, port=port, show=_proofs(device))
-        else:
-            yield Broker(process=process, port=port, show=lambda _client: (b"user", PASSWORD))
+        yield Broker(process=process, port=port, show=lambda _client: (b"user", PASSWORD))
 
 
-def _proofs(device: Prover) -> Callable[[str], tuple[bytes, bytes]]:
-    username = device.id.encode()
-    return lambda client: (username, device.pop(client, ahead_s=AHEAD_S).encode())
+# --- many clients -------------------------------------------------------------------------------
+
+
+def allow_files(clients: int) -> None:
+    """Let this process, and those it starts, open a file for each of so many clients.
+
+    Raises:
+        SystemExit: The host does not allow it; says what to raise.
+    """
+    wanted = clients + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= wanted:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(hard, wanted)))
+    except (ValueError, OSError) as error:
+        raise SystemExit(
+            f"a broker with {clients} clients opens {wanted} files and a process may open {hard}"
+            f" here: raise the hard limit first (`ulimit -Hn {wanted}`, or `LimitNOFILE=` of the"
+            " service that started this shell)"
+        ) from error
 
 
 @contextlib.contextmanager
 def crowd(one: Broker, count: int) -> Iterator[None]:
-    """Keep so many clients connected; each tries until it is in."""
+    """Keep so many clients connected, in a process of their own; each tries until it is in."""
+    if count == 0:
+        yield
+        return
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    holder = context.Process(target=_hold, args=(one, count, here, there))
+    holder.start()
+    there.close()
+    try:
+        if not here.poll(CROWD_IN_S):
+            raise SystemExit(f"{count} clients did not get in within {CROWD_IN_S:.0f} s")
+        here.recv()
+        yield
+    except EOFError as error:
+        raise SystemExit(f"{count} clients did not get in") from error
+    finally:
+        here.close()
+        holder.join()
+
+
+def _hold(one: Broker, count: int, parents: Connection, told: Connection) -> None:
+    """Connect them, say so, and wait until the parent has closed its end."""
+    parents.close()
     with contextlib.ExitStack() as stack:
         all_join(one, [f"crowd-{number}" for number in range(count)], stack)
-        yield
+        told.send(count)
+        with contextlib.suppress(EOFError):
+            told.recv()
 
 
 def all_join(one: Broker, names: list[str], stack: contextlib.ExitStack) -> None:
     """Connect clients of these names, which stay until ``stack`` ends."""
     until = time.monotonic() + CROWD_IN_S
     for name in names:
-        while not _joins(one, name, stack):
+        while (opened := _joins(one, name)) is None:
             if time.monotonic() > until:
                 raise SystemExit(f"`{name}` never got in")
             time.sleep(0.01)
-
-
-def _joins(one: Broker, client_id: str, stack: contextlib.ExitStack) -> bool:
-    opened = socket.create_connection(("127.0.0.1", one.port), 10)
-    opened.sendall(one.packet(client_id))
-    if opened.recv(4) == ACCEPTED:
         stack.enter_context(opened)
-        return True
+
+
+def come_and_go(one: Broker, count: int) -> None:
+    """Leave so many durable sessions behind: each client connects once and disconnects."""
+    began = time.monotonic()
+    for number in range(count):
+        while (opened := _joins(one, f"crowd-{number}", clean=False)) is None:
+            time.sleep(0.01)
+        with opened:
+            opened.sendall(DISCONNECT)
+        if one.daemon is not None:
+            time.sleep(max(0.0, began + number / LEFT_PER_S - time.monotonic()))
+
+
+def _joins(one: Broker, client_id: str, *, clean: bool = True) -> socket.socket | None:
+    opened = socket.create_connection(("127.0.0.1", one.port), 10)
+    opened.sendall(one.packet(client_id, clean=clean))
+    if opened.recv(4) == ACCEPTED:
+        return opened
     opened.close()
-    return False
+    return None

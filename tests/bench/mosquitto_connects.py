@@ -1,89 +1,55 @@
-"""What a CONNECT costs with the plugin beside a real daemon, with one client connected and many.
+"""What a CONNECT costs, with few filters and many, with one client connected and a thousand.
 
-A site of the demonstration's stage decides. Clients that come back are judged in the plugin; a key
-has few sessions that wait for their client, so these use several keys with eight client ids each.
+Clients whom the plugin knows are judged in it, whoever is new by the daemon. The plugin asks it one
+question after another, and spends at most 100 ms of any second on that: what is compared of
+several at once are bursts that fit, with pauses between them.
 """
 
 import contextlib
+import itertools
 import selectors
 import socket
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
-from authd.demo.stage import Site, Stage
-from authd.device import DeviceKey
+from authd.core import limits
 from tests.bench.measure import Row, cpu_seconds_of
-from tests.bench.mosquitto_brokers import (
-    ACCEPTED,
-    AHEAD_S,
-    NAMES,
-    PLUGIN,
-    SETTLED_S,
-    Broker,
-    all_join,
-    broker,
-    crowd,
-    plugin_lines,
-    start,
-)
-from tests.stages import lone_site
+from tests.bench.mosquitto_brokers import ACCEPTED, Broker, crowd, wait_until_idle
+from tests.bench.mosquitto_sites import KNOWN, NAMES, broker
 
 AT_ONCE: Final = 16
+FILTERS: Final = (5, 50, 500)
 CROWDS: Final = (1, 1000)
-KNOWN_KEYS: Final = 7
-KNOWN_OF_A_KEY: Final = 8
-KNOWN: Final = [
-    f"known{n % KNOWN_KEYS}-{n // KNOWN_KEYS}" for n in range(KNOWN_KEYS * KNOWN_OF_A_KEY)
-]
-PACED: Final = 50
-
-
-# --- a broker beside a real daemon --------------------------------------------------------------
-
-
-def _key(stage: Stage, site: Site, name: str) -> DeviceKey:
-    path = stage.directory / f"{name}.key"
-    options = ("--pub=site/#", "--sub=site/#", f"--client-id={name}-*", f"--out={path}")
-    stage.authd("device", "new", name, *options, site=site)
-    return DeviceKey.load(path)
-
-
-@contextlib.contextmanager
-def broker_of_a_daemon() -> Iterator[Broker]:
-    """Run a daemon, a Mosquitto with the plugin, and keys for client ids that begin with a name."""
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="authd-")))
-        stage = stack.enter_context(Stage(folder, mosquitto="mosquitto", plugin=PLUGIN))
-        site = lone_site(stage, mosquitto=True)
-        names = ("crowd", "fresh", *(f"known{number}" for number in range(KNOWN_KEYS)))
-        keys = {name: _key(stage, site, name) for name in names}
-        lines = plugin_lines(site.run_dir / "broker.sock", "mosquitto")
-        process = start(folder, lines, site.mqtt_port)
-        stack.callback(process.wait)
-        stack.callback(process.terminate)
-
-        def show(client_id: str) -> tuple[bytes, bytes]:
-            key, now = keys[client_id.partition("-")[0]], int(time.time()) + AHEAD_S
-            proof = key.password(site.endpoint, client_id=client_id, now=now)
-            return key.username.encode(), proof.encode()
-
-        assert site.daemon is not None
-        assert site.daemon.child is not None
-        daemon = site.daemon.child.pid
-        yield Broker(process=process, port=site.mqtt_port, show=show, daemon=daemon)
+PACED: Final = 30
+# Of the 100 ms in any second that the plugin has for questions, and how they come back.
+BURST_S: Final = 0.06
+BURST_MOST: Final = 24
+BURST_LEAST: Final = 4
+REST_S: Final = 1.1
+TRIES: Final = 5
+SUSTAINED_S: Final = 5.0
+_TARGETS: Final = {"plugin": 0.9, "daemon": 0.4}
+_BY: Final = {"plugin": "judged in the plugin", "daemon": "through the daemon"}
+_NUMBERS: Final = itertools.count()
 
 
 # --- measures -----------------------------------------------------------------------------------
+
+
+class RefusedError(Exception):
+    """Most connects were refused: the daemon did not answer in time, because the host is busy."""
 
 
 def one_by_one(one: Broker, packets: list[bytes], *, pause_s: float) -> float:
     """Return the median seconds from CONNECT to CONNACK.
 
     The pauses keep questions to the daemon within the plugin's budget of 100 ms in any second.
+
+    Raises:
+        RefusedError: Most were refused.
     """
     taken = []
     for packet in packets:
@@ -95,7 +61,7 @@ def one_by_one(one: Broker, packets: list[bytes], *, pause_s: float) -> float:
             taken.append(time.perf_counter() - started)
         time.sleep(pause_s)
     if len(taken) < len(packets) / 2:
-        raise SystemExit("the broker refused most connects")
+        raise RefusedError
     return statistics.median(taken)
 
 
@@ -106,16 +72,32 @@ def at_once(one: Broker, packets: list[bytes]) -> float:
     return (cpu_seconds_of(one.process.pid) - started) / max(accepted, 1)
 
 
-def through_the_daemon(one: Broker, packets: list[bytes]) -> str:
-    """Flood a broker that must ask; tell what got in, and what each cost broker and daemon."""
-    assert one.daemon is not None
-    pids, started = (one.process.pid, one.daemon), time.monotonic()
-    before = [cpu_seconds_of(pid) for pid in pids]
+def in_a_burst(one: Broker, packets: list[bytes]) -> float:
+    """Return the seconds for each accepted connect, ``AT_ONCE`` at once.
+
+    Raises:
+        RefusedError: Most were refused.
+    """
+    started = time.perf_counter()
     accepted = _flood(one, packets)
+    took_s = time.perf_counter() - started
+    if accepted < len(packets) / 2:
+        raise RefusedError
+    return took_s / accepted
+
+
+def sustained(one: Broker) -> str:
+    """Let new clients try all the time; tell how many got in, and what each cost."""
+    assert one.daemon is not None
+    pids, started, accepted = (one.process.pid, one.daemon), time.monotonic(), 0
+    before = [cpu_seconds_of(pid) for pid in pids]
+    while time.monotonic() - started < SUSTAINED_S:
+        accepted += _flood(one, _strangers(one, BURST_LEAST))
+        time.sleep(0.01)
     spent = [cpu_seconds_of(pid) - was for pid, was in zip(pids, before, strict=True)]
     each = [1e6 * seconds / max(accepted, 1) for seconds in spent]
     rate = accepted / (time.monotonic() - started)
-    return f"{rate:.0f}/s by the budget, CPU: broker {each[0]:.0f} us, daemon {each[1]:.0f} us"
+    return f"all the time: {rate:.0f}/s, CPU: broker {each[0]:.0f} us, daemon {each[1]:.0f} us"
 
 
 def _flood(one: Broker, packets: list[bytes]) -> int:
@@ -150,20 +132,20 @@ def _finish(key: selectors.SelectorKey, ready: selectors.BaseSelector) -> bool:
 Kind: TypeAlias = Callable[[Broker, list[bytes]], float]
 
 
-def _fresh(one: Broker, label: str, count: int, kind: Kind) -> Callable[[], float]:
+Measure: TypeAlias = Callable[[], float]
+
+
+def _fresh(one: Broker, count: int, kind: Kind) -> Measure:
     """Measure with client ids that nobody knows yet."""
-    turn = 0
-
-    def measure() -> float:
-        nonlocal turn
-        turn += 1
-        return kind(one, [one.packet(f"fresh-{label}-{turn}-{n}") for n in range(count)])
-
-    return measure
+    return lambda: kind(one, _strangers(one, count))
 
 
-def _known(one: Broker, count: int, kind: Kind) -> Callable[[], float]:
-    """Measure with client ids that have a live lease; each came back in its turn."""
+def _strangers(one: Broker, count: int) -> list[bytes]:
+    return [one.packet(f"fresh-{next(_NUMBERS)}") for _ in range(count)]
+
+
+def _known(one: Broker, count: int, kind: Kind) -> Measure:
+    """Measure with client ids that have a live lease; each comes back in its turn."""
     return lambda: kind(one, [one.packet(KNOWN[n % len(KNOWN)]) for n in range(count)])
 
 
@@ -172,81 +154,131 @@ def _paced(one: Broker, packets: list[bytes]) -> float:
 
 
 def _slowly(one: Broker, packets: list[bytes]) -> float:
-    return one_by_one(one, packets, pause_s=0.08)
+    return one_by_one(one, packets, pause_s=0.05)
 
 
-def _paced_rows(
-    others: dict[str, Broker], own: Broker, clients: int, *, rounds: int, connects: int
-) -> list[Row]:
-    """Compare the time from CONNECT to CONNACK."""
-    label = f"paced{clients}"
-    measures = {name: _fresh(one, label, PACED, _paced) for name, one in others.items()}
-    measures["daemon"] = _fresh(own, label, PACED, _slowly)
-    measures["plugin"] = _known(own, PACED, _paced)
-    taken = _turns(measures, rounds)
-    told = through_the_daemon(own, [own.packet(f"fresh-{label}-{n}") for n in range(connects)])
-    what = f"{clients} connected, wall time of one"
-    return [
-        _row(f"{what} through the daemon", taken, "daemon", 0.4, told),
-        _row(f"{what} judged in the plugin", taken, "plugin", 0.9, _note(taken)),
-    ]
+def _rested(one: Broker, packets: list[bytes]) -> float:
+    time.sleep(REST_S)
+    return in_a_burst(one, packets)
 
 
-def _flood_rows(
-    others: dict[str, Broker], own: Broker, clients: int, *, rounds: int, connects: int
-) -> list[Row]:
-    """Compare the broker's CPU time for each connect of a flood."""
-    label = f"flood{clients}"
-    measures = {name: _fresh(one, label, connects, at_once) for name, one in others.items()}
-    measures["plugin"] = _known(own, connects, at_once)
-    taken = _turns(measures, rounds)
-    what = f"{clients} connected, {AT_ONCE} at once, judged in the plugin"
-    return [
-        _row(what, taken, "plugin", 0.9, _note(taken)),
-        _row(what, taken, "plugin", 0.9, "", to="dynamic"),
-    ]
+# --- rows ---------------------------------------------------------------------------------------
 
 
-def _turns(measures: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+@dataclass(frozen=True, kw_only=True)
+class Contest:
+    """Brokers to compare.
+
+    Attributes:
+        others: Without the plugin, by kind.
+        own: With it, beside a daemon.
+        said: How many filters, and clients connected.
+        asks: Whether the daemon judges new clients of so many filters.
+        rounds: How often each is measured.
+        connects: How many are tried in a flood.
+    """
+
+    others: dict[str, Broker]
+    own: Broker
+    said: str
+    asks: bool
+    rounds: int
+    connects: int
+
+    def rows(self) -> list[Row]:
+        """Measure all of it: the plugin alone, and what it asks the daemon about."""
+        rows = [
+            *self._compare(f"{AT_ONCE} at once, CPU of the broker", self._floods(), "dynamic"),
+            *self._compare(f"{AT_ONCE} at once, wall time", self._bursts()),
+            *self._compare("one alone, wall time", self._alone()),
+        ]
+        if self.asks:
+            rows[-1] = replace(rows[-1], note=sustained(self.own))
+        return rows
+
+    def _floods(self) -> dict[str, Measure]:
+        every = {name: _fresh(one, self.connects, at_once) for name, one in self.others.items()}
+        return {**every, "plugin": _known(self.own, self.connects, at_once)}
+
+    def _bursts(self) -> dict[str, Measure]:
+        many = self.connects
+        every = {name: _fresh(one, many, in_a_burst) for name, one in self.others.items()}
+        every["plugin"] = _known(self.own, many, in_a_burst)
+        if self.asks:
+            every["daemon"] = _fresh(self.own, self._burst_size(), _rested)
+        return every
+
+    def _burst_size(self) -> int:
+        """Return how many the plugin may ask about at once without being told to wait."""
+        alone_s = _tried(_fresh(self.own, BURST_LEAST, _slowly))
+        return max(BURST_LEAST, min(BURST_MOST, int(BURST_S / alone_s)))
+
+    def _alone(self) -> dict[str, Measure]:
+        every = {name: _fresh(one, PACED, _paced) for name, one in self.others.items()}
+        every["plugin"] = _known(self.own, PACED, _paced)
+        return {**every, "daemon": _fresh(self.own, PACED, _slowly)} if self.asks else every
+
+    def _compare(self, how: str, measures: dict[str, Measure], *more: str) -> list[Row]:
+        taken = _turns(measures, self.rounds)
+        note = ", ".join(
+            f"{name} {1e6 * statistics.median(one):.0f} us {1 / statistics.median(one):.0f}/s"
+            for name, one in taken.items()
+        )
+        pairs = [("plugin", to) for to in ("file", *more)]
+        pairs += [("daemon", "file")] * ("daemon" in taken)
+        return [
+            Row(
+                what=f"connect, {self.said}, {_BY[own]}, {how} / {to}",
+                value=_ratio(taken, own, to),
+                target=_TARGETS[own],
+                at_least=True,
+                note=note if place == 0 else "",
+            )
+            for place, (own, to) in enumerate(pairs)
+        ]
+
+
+def _turns(measures: dict[str, Measure], rounds: int) -> dict[str, list[float]]:
     """Measure each in its turn, after a turn that does not count."""
     taken: dict[str, list[float]] = {name: [] for name in measures}
     for turn in range(rounds + 1):
         for name, measure in measures.items():
-            figure = measure()
+            figure = _tried(measure)
             taken[name] += [figure] * (turn > 0)
     return taken
 
 
-def _note(taken: dict[str, list[float]]) -> str:
-    return ", ".join(f"{name} {1e6 * statistics.median(one):.0f} us" for name, one in taken.items())
+def _tried(measure: Measure) -> float:
+    for _ in range(TRIES):
+        with contextlib.suppress(RefusedError):
+            return measure()
+        time.sleep(REST_S)
+    raise SystemExit("the broker refused most connects again and again: is the host too busy?")
 
 
-def _row(
-    what: str,
-    taken: dict[str, list[float]],
-    own: str,
-    target: float,
-    note: str,
-    *,
-    to: str = "file",
-) -> Row:
-    """Make a row of the median of the ratios within a turn."""
+def _ratio(taken: dict[str, list[float]], own: str, to: str) -> float:
+    """Return the median of the ratios within a turn."""
     pairs = zip(taken[to], taken[own], strict=True)
-    value = statistics.median(other / mine for other, mine in pairs)
-    return Row(what=f"connect, {what} / {to}", value=value, target=target, at_least=True, note=note)
+    return statistics.median(other / mine for other, mine in pairs)
 
 
 def connect_groups(*, full: bool) -> Iterator[list[Row]]:
-    """Measure with few and with many clients connected."""
-    rounds, connects = (9, 1000) if full else (5, 400)
-    with contextlib.ExitStack() as stack:
-        others = {name: stack.enter_context(broker(name, 5)) for name in NAMES if name != "authd"}
-        own = stack.enter_context(broker_of_a_daemon())
-        time.sleep(SETTLED_S)
-        all_join(own, KNOWN, stack)
-        for clients in CROWDS:
-            with contextlib.ExitStack() as crowds:
-                for one in (*others.values(), own):
-                    crowds.enter_context(crowd(one, clients - 1))
-                yield _paced_rows(others, own, clients, rounds=rounds, connects=connects)
-                yield _flood_rows(others, own, clients, rounds=rounds, connects=connects)
+    """Measure with few filters and many, with few and with many clients connected."""
+    for count in FILTERS:
+        with contextlib.ExitStack() as stack:
+            most = max(CROWDS) - 1
+            brokers = {n: stack.enter_context(broker(n, count, crowd=most)) for n in NAMES}
+            own = brokers.pop("authd")
+            for clients in CROWDS:
+                with contextlib.ExitStack() as crowds:
+                    for one in (*brokers.values(), own):
+                        crowds.enter_context(crowd(one, clients - 1))
+                    wait_until_idle(own)
+                    yield Contest(
+                        others=brokers,
+                        own=own,
+                        said=f"{count} filters, {clients} connected",
+                        asks=count <= limits.MAX_COMPILED_FILTERS,
+                        rounds=9 if full else 5,
+                        connects=1000 if full else 400,
+                    ).rows()
