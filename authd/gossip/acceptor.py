@@ -45,8 +45,6 @@ _BACKLOG: Final = 4_096
 _AT_ONCE: Final = 64
 _NEXT_S: Final = 0.002
 _NO_DESCRIPTORS_S: Final = 0.1
-_CONNECTS_OF_A_HOST_PER_S: Final = 200.0
-_BURST_CONNECTS_OF_A_HOST: Final = 256.0
 _MAX_HOSTS: Final = 4_096
 # A visitor takes three: its socket, and both ends of the one to the library. What is left serves
 # brokers, clients of the API, the database and peers.
@@ -73,12 +71,16 @@ class AcceptorLimits:
             once; each is done in some round trips.
         stranger_s: How long one may last.
         stranger_bytes: How much one may say; an introduction or delivery is a quarter of it.
+        connects_per_s: New connections of one host in the long run; what is over is closed.
+        connects_at_once: The same at once.
     """
 
     strangers: int = 192
     of_a_host: int = 64
     stranger_s: float = 15.0
     stranger_bytes: int = 262_144
+    connects_per_s: float = 200.0
+    connects_at_once: float = 256.0
 
     @property
     def places(self) -> int:
@@ -236,7 +238,7 @@ class Acceptor:
     def _may_come(self, key: str) -> bool:
         now = asyncio.get_running_loop().time()
         allowance = self._connects.pop(key, None) or Allowance(
-            rate_per_s=_CONNECTS_OF_A_HOST_PER_S, burst=_BURST_CONNECTS_OF_A_HOST, now=now
+            rate_per_s=self._limits.connects_per_s, burst=self._limits.connects_at_once, now=now
         )
         self._connects[key] = allowance
         if len(self._connects) > _MAX_HOSTS:
