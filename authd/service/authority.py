@@ -218,10 +218,10 @@ class Authority(Knowledge):
             raise
 
     def _take_root(self, item: Item, source: str, batch: Batch) -> None:
-        if self._roots.is_known(item.data):
+        if self._roots.is_known(item.data) or self._roots.is_spare(item.data, self.state):
             return
         now, own = self._clock.monotonic(), self.policy.own
-        if source != "local" and self._roots.is_too_soon(item.data, own=own, now=now):
+        if source != "local" and self._roots.is_too_soon(item.data, self.state, own=own, now=now):
             # The next repair offers it again.
             self.quotas.limited += 1
             return
@@ -233,9 +233,9 @@ class Authority(Knowledge):
             self._put_off(item, source, "this root is of a domain that is not listed here")
             return
         self._save([(root, item.data)], source)
+        self._refuse_rival(root)
         if source != "local":
             self._roots.charge(root, now=now)
-        self._refuse_rival(root)
         # A root is applied at once, because the rest of the batch may rest on it; and told of at
         # once, because the rest may fail while sessions rest on what this root took away.
         self._apply([root], source)

@@ -15,6 +15,7 @@ class RootChain:
         """Start empty."""
         self._roots: dict[StatementId, Root] = {}
         self._rivals: set[StatementId] = set()
+        self._contested: set[tuple[DomainId, int]] = set()
         self._paces: dict[DomainId, Bucket] = {}
 
     def is_known(self, data: bytes) -> bool:
@@ -26,13 +27,34 @@ class RootChain:
         statement_id = parse_root(data).statement_id
         return statement_id in self._roots or statement_id in self._rivals
 
-    def is_too_soon(self, data: bytes, *, own: DomainId, now: float) -> bool:
-        """Say whether a domain, other than the own one, had too many roots taken of late.
+    def is_spare(self, data: bytes, state: TrustState) -> bool:
+        """Say whether a root is one more rival of a version that has one already.
 
-        It costs no signature, and is charged for nothing that does not verify.
+        Two valid roots of one version prove that too many keys are in the wrong hands; whoever has
+        them can sign such roots without end, and a third proves nothing more.
 
         Args:
             data: Untrusted.
+            state: The roots in force.
+
+        Raises:
+            AuthdError: It is malformed.
+        """
+        claims = parse_root(data).claims
+        before = self._roots.get(claims.previous) if claims.previous is not None else None
+        if before is None or (before.domain, claims.version) not in self._contested:
+            return False
+        return claims.version <= state.roots[before.domain].version
+
+    def is_too_soon(self, data: bytes, state: TrustState, *, own: DomainId, now: float) -> bool:
+        """Say whether a domain, other than the own one, had too many roots taken of late.
+
+        Only what follows the root in force is paced: a former quorum cannot keep it waiting. It
+        costs no signature, and is charged for nothing that does not verify.
+
+        Args:
+            data: Untrusted.
+            state: The roots in force.
             own: The own domain.
             now: Monotonic seconds.
 
@@ -42,7 +64,7 @@ class RootChain:
         before = parse_root(data).claims.previous
         held = self._roots.get(before) if before is not None else None
         # A domain has one first root, which is its id.
-        if held is None or held.domain == own:
+        if held is None or held.domain == own or held != state.roots.get(held.domain):
             return False
         return self._pace(held.domain, now).level(now=now) < 1
 
@@ -87,6 +109,7 @@ class RootChain:
         if held is None or held.version < root.version:
             return
         self._rivals.add(root.statement_id)
+        self._contested.add((root.domain, root.version))
         raise EquivocationError(
             f"two valid roots of version {root.version}: the one held stays in force",
         )

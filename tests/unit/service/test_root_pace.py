@@ -70,13 +70,22 @@ def test_a26_roots_of_another_domain_that_come_too_fast_come_again_later(
     assert version(site, partner) == 10, "no more than a burst is saved up, and nothing is lost"
 
 
-def test_a26_roots_of_one_version_are_kept_as_evidence_only_so_fast(
-    site: Site, partner: Domain
-) -> None:
+def test_a26_one_rival_of_each_version_is_kept_as_evidence(site: Site, partner: Domain) -> None:
     rivals = [following(replace_last(partner), f"hb-{n}") for n in range(20)]
     gossip(site, partner.roots[0], partner.roots[1], *rivals)
-    assert kept(site) == 1 + BURST
+    assert kept(site) == 2 + 2, "both first roots, the second, and one rival"
     assert len(site.service.authority.alarms) == 1
+
+
+def test_a26_whoever_has_a_former_quorum_keeps_no_later_root_waiting(
+    site: Site, partner: Domain
+) -> None:
+    rivals = [following(replace_last(partner), f"hb-{n}") for n in range(50)]
+    gossip(site, partner.roots[0], partner.roots[1])
+    for number, third in enumerate(partner.roots[2:BURST]):
+        gossip(site, *rivals[number * 10 : number * 10 + 10], third)
+        site.clock.advance(1)
+    assert version(site, partner) == BURST
 
 
 def replace_last(domain: Domain) -> Domain:
