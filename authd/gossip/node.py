@@ -37,7 +37,7 @@ from authd.service.ports import Admission, Clock, Entropy, GossipStore, Item
 
 REPAIR_S: Final = 30.0
 _REPAIR_PEERS: Final = 2
-_GAP_CHECK_S: Final = 5.0
+_GAP_CHECK_S: Final = 3.0
 _LONGEST_WAIT_S: Final = 5.0
 # A stream that ends sooner was turned away, and counts as a failure to connect.
 _SHORTEST_STREAM_S: Final = HANDSHAKE_S

@@ -62,8 +62,8 @@ _ASK_AGAIN_S: Final = 5.0
 _MAX_GAPS: Final = 16
 # Whoever has given nothing for so long is asked for something that every node holds; whoever does
 # not give that either is of no use, however often it ticks.
-QUIET_S: Final = 40.0
-ANSWER_S: Final = 10.0
+QUIET_S: Final = 16.0
+ANSWER_S: Final = 6.0
 
 
 @dataclass(slots=True)
