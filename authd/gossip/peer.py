@@ -228,16 +228,21 @@ class Peer:
         self._fetches = {where: one for where, one in self._fetches.items() if where in wanted}
         for domain, key, epoch, start, end in live:
             where = (domain, key, epoch, start)
-            fetch = self._fetches.get(where)
-            if fetch is not None and fetch.end == end and fetch.ask_again_at > now:
+            fetch = self._fetches.setdefault(where, _Fetch(end, [], now))
+            # A list grows while it is fetched: what came stays.
+            fetch.end = max(fetch.end, end)
+            if fetch.ask_again_at > now:
                 continue
-            self._fetches[where] = _Fetch(end, [], now + _ASK_AGAIN_S)
-            self._ask_chain(where, start, end)
+            if start + len(fetch.ids) >= fetch.end:
+                fetch.ids.clear()  # all came, and it was not what was signed
+            self._ask_chain(where, fetch)
 
-    def _ask_chain(self, where: tuple[DomainId, PublicKey, int, int], start: int, end: int) -> None:
-        domain, key, epoch, _ = where
-        last = min(end, start + MAX_CHAIN_IDS)
-        self.offer(ChainAsk(domain=domain, key=key, epoch=epoch, start=start, end=last))
+    def _ask_chain(self, where: tuple[DomainId, PublicKey, int, int], fetch: _Fetch) -> None:
+        domain, key, epoch, start = where
+        begin = start + len(fetch.ids)
+        last = min(fetch.end, begin + MAX_CHAIN_IDS)
+        fetch.ask_again_at = self._clock.monotonic() + _ASK_AGAIN_S
+        self.offer(ChainAsk(domain=domain, key=key, epoch=epoch, start=begin, end=last))
 
     def _reconciler(self, *, oldest_s: float) -> Reconciler:
         now = self._clock.monotonic()
@@ -339,9 +344,8 @@ class Peer:
             if not same or start + len(fetch.ids) != part.start or not part.ids:
                 continue
             fetch.ids += part.ids[: fetch.end - part.start]
-            reached = start + len(fetch.ids)
-            if reached < fetch.end:
-                self._ask_chain(where, reached, fetch.end)
+            if start + len(fetch.ids) < fetch.end:
+                self._ask_chain(where, fetch)
                 continue
             self._store.fill(domain, key, epoch, start, fetch.ids)
             await self._want(fetch.ids)
