@@ -92,7 +92,8 @@ def is_worth_closing(*, listed: int, ended: int, missing: int, age_s: int) -> bo
         age_s: Seconds since it was begun.
     """
     if is_full(listed=listed, missing=missing):
-        return not is_full(listed=listed - ended, missing=missing)
+        old_enough = age_s >= limits.FULL_EVERY_S
+        return old_enough and not is_full(listed=listed - ended, missing=missing)
     if listed >= limits.NEARLY_FULL_ENTRIES and age_s >= limits.NEARLY_FULL_EVERY_S:
         return ended > 0
     long_enough = listed >= limits.MIN_CLOSED_ENTRIES and age_s >= limits.NEW_LIST_EVERY_S

@@ -65,17 +65,29 @@ MAX_CHAIN_ENTRIES: Final = 1_000_000
 # A revocation of a grant is needed for so long after the grant has ended: clocks of a domain differ
 # by far less, and the time below which a host's clock never falls is on disk every few seconds.
 REVOCATION_KEPT_S: Final = 86_400
+# And it is forgotten only after a process has seen for so long, by a clock that cannot be set, that
+# it is needed no more: a host whose clock is ahead for an hour must not forget what is needed.
+SPENT_FOR_S: Final = 86_400
 # Everybody fetches a new list whole: a shorter one is not worth it, nor is one a month not enough.
 MIN_CLOSED_ENTRIES: Final = 1_024
 NEW_LIST_EVERY_S: Final = 30 * 86_400
 # A full list stops its key. 16 MB a day for each daemon, and room for 100 000 until then.
 NEARLY_FULL_ENTRIES: Final = 900_000
 NEARLY_FULL_EVERY_S: Final = 86_400
+# One that is full again at once must not be fetched again at once.
+FULL_EVERY_S: Final = 3_600
 # Keys of a domain begin new lists at different times, so that one is fetched and proven everywhere
 # before the next is begun: a million entries are 500 round trips.
 NEW_LIST_SLOT_S: Final = 1_800
 # Whoever was away for as many new lists, half a year at the usual pace, can follow.
 MAX_CLOSED_HEADS: Final = 6
+# New lists of one key that are taken: all that whoever was away is told, and the one that is begun
+# meanwhile; then one an hour, which even a full list does not exceed.
+NEW_LISTS_BURST: Final = 8.0
+NEW_LISTS_PER_S: Final = 1 / 3_600
+# What a key's heads need is fetched in seconds. For longer than this its missing entries keep
+# nobody from forgetting, and the operator is told that its heads are not taken.
+KEY_AMISS_S: Final = 600.0
 
 # --- trust ------------------------------------------------------------------------------------
 # Counted steps of one evaluation; an honest graph needs tens. Never bound by wall clock.

@@ -123,7 +123,7 @@ def observe(view: KeyView, heartbeat: Heartbeat, *, now: int) -> KeyView:
         same_length = (newest.epoch, newest.count) == (heartbeat.epoch, heartbeat.count)
         if same_length and newest.head != heartbeat.head:
             raise EquivocationError("heartbeat: two lists of one length, epoch and key")
-        if _order(heartbeat) <= _order(newest):
+        if order(heartbeat) <= order(newest):
             raise StaleRecordError("heartbeat: not newer than the one held")
     if heartbeat.epoch != view.chain.epoch:
         _check_epoch(view, heartbeat)
@@ -159,7 +159,8 @@ def mark_equivocation(view: KeyView) -> KeyView:
     return replace(view, equivocated=True, proven=None, live_until=0)
 
 
-def _order(heartbeat: Heartbeat) -> tuple[int, int, int]:
+def order(heartbeat: Heartbeat) -> tuple[int, int, int]:
+    """Return what heads of one key are newer by: epoch, length and time."""
     return heartbeat.epoch, heartbeat.count, heartbeat.issued_at
 
 

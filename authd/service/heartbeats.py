@@ -6,6 +6,7 @@ What concerns the list that this daemon signs itself is in `authd.service.own_li
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
+from typing import Final
 
 from authd.core import limits
 from authd.core.claims import Kind
@@ -25,14 +26,18 @@ from authd.core.revocations import (
 from authd.core.roots import Root
 from authd.core.statements import Heartbeat
 from authd.core.trust import TrustState
-from authd.errors import EquivocationError, StoreError
+from authd.errors import EquivocationError, LimitError, StaleRecordError, StoreError
 from authd.service.ends import Endings
 from authd.service.own_list import BEAT_S, RESTORE_WAIT_S, OwnList, Restored, Scene
 from authd.service.ports import Clock, Item, StatementStore
 from authd.service.remembered import Remembered
+from authd.service.troubles import Troubles
 from authd.service.wanted import Wanted
 
 __all__ = ["BEAT_S", "RESTORE_WAIT_S", "Heartbeats", "Restored"]
+
+_AHEAD: Final = "heads of the own domain are dated ahead of this host's clock"
+_ASTRAY: Final = "what it signed last does not go on from what the copy holds"
 
 
 class Heartbeats:
@@ -65,7 +70,10 @@ class Heartbeats:
                 store=store, clock=clock, domain=own_domain, key=key, restored=restored
             )
         self._loaded = False
-        self.endings = Endings()
+        self.endings = Endings(clock)
+        self._troubles = Troubles(clock)
+        # What was found to be named by no list, and is forgotten bit by bit.
+        self._unneeded: dict[StatementId, None] = {}
         self._alarms: list[str] = []
         self.domains: dict[DomainId, DomainView] = {}
         self._received_at: dict[StatementId, int] = {}
@@ -92,6 +100,7 @@ class Heartbeats:
                 view = view.with_view(key, self._load_view(root.domain, key))
         self.domains[root.domain] = view
         self._wanted.keep_only(root.domain, view.keys)
+        self._unneeded.clear()
         self.wake()
 
     def _load_view(self, domain: DomainId, key: PublicKey) -> KeyView:
@@ -121,18 +130,53 @@ class Heartbeats:
         domain = self.domains.get(heartbeat.domain)
         if domain is None or heartbeat.issuer not in domain.keys:
             return False
-        if self._loaded and self.own is not None and heartbeat.domain == self._own_domain:
-            self.own.hear()
         view = domain.view(heartbeat.issuer)
         if view.equivocated:
             return False
         self._compare(view, heartbeat)
-        changed = observe(view, heartbeat, now=self._clock.now())
+        changed = self._observe(view, heartbeat)
+        if changed is None:
+            return False
         changed = self._with_closed(changed)
         self._set_view(heartbeat.domain, heartbeat.issuer, changed)
         self._replace(view, changed)
         self._received_at[heartbeat.statement_id] = received_at
         return True
+
+    def _observe(self, view: KeyView, heartbeat: Heartbeat) -> KeyView | None:
+        """Return the view with a head in it; None if it begins a list and has to wait."""
+        signer = heartbeat.domain, heartbeat.issuer
+        try:
+            changed = observe(view, heartbeat, now=self._clock.now())
+        except LimitError:
+            self._refuse(heartbeat, _AHEAD)
+            raise
+        except StaleRecordError:
+            if heartbeat.epoch <= view.chain.epoch:
+                self._hear(heartbeat)
+            else:
+                self._troubles.refuse(signer)
+                self._refuse(heartbeat, _ASTRAY, of_others=False)
+            raise
+        begun = view.last_head is not None and changed.chain.epoch != view.chain.epoch
+        if begun and self._loaded and not self._troubles.may_begin(signer):
+            # Everybody has to fetch it. It is told again, and taken later.
+            self._troubles.refuse(signer)
+            self._refuse(heartbeat, _ASTRAY, of_others=False)
+            return None
+        self._troubles.accept(signer)
+        self._hear(heartbeat)
+        return changed
+
+    def _hear(self, heartbeat: Heartbeat) -> None:
+        if self._loaded and self.own is not None and heartbeat.domain == self._own_domain:
+            self.own.hear()
+
+    def _refuse(self, heartbeat: Heartbeat, why: str, *, of_others: bool = True) -> None:
+        if self.own is None or heartbeat.domain != self._own_domain:
+            return
+        if of_others or heartbeat.issuer == self.own.public:
+            self.own.refuse(heartbeat, why)
 
     def _with_closed(self, view: KeyView) -> KeyView:
         """Find the heads that the newest list goes on from, if a restart has parted them."""
@@ -193,6 +237,7 @@ class Heartbeats:
         known = len(before.chain.ids) if before.chain.epoch == view.chain.epoch else 0
         if before.chain.epoch != view.chain.epoch:
             self._wanted.close((domain, key))
+            self._unneeded.clear()
             if before.closed_ids:
                 # What the one before it named is enough to hold the key to.
                 self._forget(domain, key, before.chain.epoch, view.chain.epoch)
@@ -201,6 +246,9 @@ class Heartbeats:
             added = view.chain.ids[known:]
             self._store.append_chain(domain, key, view.chain.epoch, known, added)
             self._wanted.note((domain, key), added, self._state)
+            for one in added:
+                self._unneeded.pop(one, None)
+        self._troubles.note_gap((domain, key), missing=gap(view) is not None)
         self.domains[domain] = self.domains[domain].with_view(key, view)
 
     def _prove_all(self, state: TrustState) -> None:
@@ -244,34 +292,56 @@ class Heartbeats:
     def take_alarms(self) -> list[str]:
         """Return what the operator is to be told since the last call."""
         alarms, self._alarms = self._alarms, []
-        if self.own is not None and self.own.problem:
-            alarms.append(self.own.problem)
         return alarms
+
+    def problems(self) -> list[str]:
+        """Return what is amiss now, and may be over in a moment."""
+        own = [self.own.problem] if self.own is not None and self.own.problem else []
+        every = ((domain, key) for domain, view in self.domains.items() for key in view.keys)
+        return [*own, *self._troubles.sentences(every)]
 
     def spent(self, state: TrustState) -> frozenset[StatementId]:
         """Return the revocations that need be on no list: the grants they name have ended."""
-        return self.endings.droppable(self._clock.now(), state, self.branches)
+        return self.endings.spent(state, self.branches)
 
     def unneeded(self, state: TrustState, *, most: int) -> list[StatementId]:
         """Return revocations that can be dropped: they are needed no more and no list names them.
 
-        Only while the own domain is fresh: then other lists are known, and the clock is right.
+        Only while the own domain is fresh: then other lists are known, and the clock is right. All
+        lists are looked through once the last of what was found before is returned.
         """
         own = self.domains.get(self._own_domain)
-        if own is None or not self._is_fresh() or any(gap(own.view(key)) for key in own.keys):
+        if own is None or not self._is_fresh():
             return []
-        lists = [
-            view.chain.ids
-            for domain in self.domains.values()
-            for key in domain.keys
-            if not (view := domain.view(key)).equivocated
-        ]
-        return sorted(self.spent(state).difference(*lists))[:most]
+        if any(self._troubles.waits_for_entries((self._own_domain, key)) for key in own.keys):
+            return []
+        settled = self.endings.settled(state, self.branches)
+        self._unneeded = self._unneeded or dict.fromkeys(self._unnamed(settled))
+        found: list[StatementId] = []
+        while self._unneeded and len(found) < most:
+            one, _ = self._unneeded.popitem()
+            found += [one] if one in settled and one in state.revocations else []
+        return found
+
+    def _unnamed(self, revocations: frozenset[StatementId]) -> list[StatementId]:
+        """Return those of some revocations that no list names.
+
+        What a list that was closed names is needed until the next is proven, or for ever if that
+        one leaves out too much: it is what the key is accused by after a restart.
+        """
+        if not revocations:
+            return []
+        views = [domain.view(key) for domain in self.domains.values() for key in domain.keys]
+        lists = [view.chain.ids for view in views if not view.equivocated]
+        closed = [view.closed_ids for view in views]
+        return sorted(revocations.difference(*lists, *closed))
 
     def drop(self, revocations: Collection[StatementId]) -> None:
         """Let go of revocations that are no longer held."""
         self.endings.drop(revocations)
         self._wanted.drop(revocations)
+        if self.own is not None:
+            self.own.drop(revocations)
 
     def ended(self, view: KeyView) -> int:
         """Count the entries of a list that are needed no more."""
@@ -357,6 +427,7 @@ class Heartbeats:
             state=state,
             branches=self.branches,
             spent=self.spent(state),
+            settled=self.endings.settled(state, self.branches),
             fresh=self._is_fresh(),
         )
 
@@ -371,7 +442,10 @@ class Heartbeats:
             StoreError: It cannot be put on disk; nothing was signed.
         """
         scene = self.scene(state)
-        if self.own is None or scene is None:
+        if self.own is None:
+            return None
+        if scene is None:
+            self.own.rest()
             return None
         signed = self.own.sign(scene)
         if signed is None:
@@ -379,6 +453,8 @@ class Heartbeats:
         self._replace(scene.view, signed.view)
         domain = self.domains[self._own_domain]
         self.domains[self._own_domain] = domain.with_view(self.own.public, signed.view)
+        for one in signed.added:
+            self._unneeded.pop(one, None)
         self.observe(signed.heartbeat, received_at=self._clock.now())
         self._prove_all(state)
         self.own.settle()

@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 
 from authd.core import limits
 from authd.core.claims import Kind
+from authd.core.endings import FOR_EVER, is_spent, needed_until
 from authd.core.grants import Grant, HeldGrant, reread_grant
 from authd.core.identity import DomainId, PublicKey, StatementId, key_id
 from authd.core.paths import Evaluation, Failure, find_paths
@@ -43,7 +44,8 @@ from authd.service.welcome import travels
 
 _RESTORED_AT_ONCE: Final = 256
 _FORGET_EVERY_S: Final = 3_600.0
-_FORGOTTEN_AT_ONCE: Final = 1_024
+# What takes some milliseconds; it is done again every second until nothing is left.
+_FORGOTTEN_AT_ONCE: Final = 32
 _Read = TypeVar("_Read", bound=Statement)
 
 
@@ -68,6 +70,7 @@ class Knowledge:
             heartbeats: Chains and freshness, sharing store and clock.
             replicate_devices: Whether own-domain device grants travel by gossip.
         """
+        self._store = store
         self._ledger = Ledger(store=store, clock=clock)
         self._clock = clock
         self.policy = policy
@@ -75,10 +78,11 @@ class Knowledge:
         self._replicate_devices = replicate_devices
         self.state = TrustState()
         self.announcements = Announcements()
-        self.alarms: list[str] = []
+        self._alarms: list[str] = []
         self.refused = 0
         self.store_problem = ""
         self.quotas = Quotas(clock=clock)
+        self.quotas.is_over = self._is_over
         self.replacements = Replacements()
         self._declined = Declined(clock=clock)
         self._ends = Ends()
@@ -90,6 +94,11 @@ class Knowledge:
         self._look_again = False
         self._forget_at = clock.monotonic()
         self._listeners: list[Callable[[Change], None]] = []
+
+    @property
+    def alarms(self) -> list[str]:
+        """What the operator is to know: what happened, and what is amiss now."""
+        return [*self._alarms, *self.heartbeats.problems()]
 
     def set_policy(self, policy: Policy) -> None:
         """Judge by another policy from now on."""
@@ -168,8 +177,8 @@ class Knowledge:
         self._apply([root], one.source)
 
     def _raise_alarm(self, sentence: str) -> None:
-        if sentence not in self.alarms:
-            self.alarms.append(sentence)
+        if sentence not in self._alarms:
+            self._alarms.append(sentence)
 
     def _refuse_rival(self, root: Root) -> None:
         try:
@@ -229,6 +238,21 @@ class Knowledge:
             named = self._named_by(revoke)
             if named is not None:
                 self.heartbeats.endings.note(revoke, named)
+            elif (until := self._kept_end(revoke)) is not None:
+                self.heartbeats.endings.note_until(revoke, until)
+
+    def _kept_end(self, revoke: Revoke) -> int | None:
+        """Return until when a revocation of a grant that was forgotten here is needed."""
+        if needed_until(revoke) is not None:
+            return None
+        with suppress(StoreError):
+            return self._store.end_of(StatementId(revoke.target))
+        # Whoever cannot tell keeps it.
+        return None
+
+    def _is_over(self, revoke: Revoke) -> bool:
+        until = self._kept_end(revoke)
+        return until is not None and is_spent(until, now=self._clock.now())
 
     def _named_by(self, revoke: Revoke) -> Grant | None:
         """Return the one grant that a revocation names, if it is held."""
@@ -239,35 +263,52 @@ class Knowledge:
 
     def _let_go(self, gone: Iterable[Grant]) -> None:
         """Drop grants that newer ones replaced or that ended long ago; nobody need send them."""
-        ids = []
+        ids, ends = [], []
         for grant in gone:
+            revocations = self.state.by_target.get(grant.statement_id, ())
+            untils = (self.heartbeats.endings.until(one) for one in revocations)
+            ends += [(grant.statement_id, one) for one in untils if one not in (None, FOR_EVER)]
             ids.append(grant.statement_id)
             self._ends.remove(grant)
             self.replacements.remove(grant)
             self._declined.add(grant.statement_id, Kind.GRANT)
+        if ends:
+            with suppress(StoreError):
+                # Without it the revocation stays for ever.
+                self._store.note_ends(ends)
         self._ledger.drop(ids)
 
     def forget_revocations(self, *, most: int = _FORGOTTEN_AT_ONCE) -> int:
         """Forget revocations that are needed no more and that no list names; return how many."""
         ids = self.heartbeats.unneeded(self.state, most=most)
-        for one in ids:
-            self._declined.add(one, Kind.REVOKE)
-            grant = self._named_by(self.state.revocations[one])
+        if not ids:
+            return 0
+        revocations = [self.state.revocations[one] for one in ids]
+        untils = [(one, self.heartbeats.endings.until(one)) for one in revocations]
+        ends = [(StatementId(one.target), end) for one, end in untils if end is not None]
+        try:
+            # Or what somebody else still holds would come back, and stay.
+            self._store.note_ends(ends)
+        except StoreError as error:
+            self.store_problem = str(error)
+            return 0
+        for revoke in revocations:
+            self._declined.add(revoke.statement_id, Kind.REVOKE)
+            grant = self._named_by(revoke)
             if grant is not None:
                 # It was kept to say when it ended.
                 self._ends.add(grant)
-        if ids:
-            self.state = self.state.without_revocations(ids)
-            self.heartbeats.drop(ids)
-            self._ledger.drop(ids)
-            self._judge()
-            self.heartbeats.advance(self.state)
+        self.state = self.state.without_revocations(ids)
+        self.heartbeats.drop(ids)
+        self._ledger.drop(ids)
+        self._judge()
+        self.heartbeats.advance(self.state)
         return len(ids)
 
     def forget_ended(self, *, now: int, most: int = 256) -> int:
         """Forget grants that ended ``limits.GRANT_KEPT_S`` ago; return how many were looked at.
 
-        And, once an hour, revocations that are needed no more.
+        And, beginning once an hour, revocations that are needed no more.
 
         Args:
             now: Seconds since the Unix epoch.

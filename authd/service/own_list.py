@@ -11,7 +11,7 @@ from authd.core.claims import Kind
 from authd.core.endings import is_full, is_turn, is_worth_closing
 from authd.core.identity import DomainId, PublicKey, SigningKey, StatementId
 from authd.core.quotas import Branches, to_list
-from authd.core.revocations import Chain, KeyView, close
+from authd.core.revocations import Chain, KeyView, close, order
 from authd.core.roots import Root
 from authd.core.statements import Heartbeat, sign_heartbeat
 from authd.core.trust import TrustState
@@ -54,7 +54,8 @@ class Scene:
         view: What is known of the own key.
         state: What is held.
         branches: Of that state.
-        spent: Revocations that are needed no more.
+        spent: Revocations that are needed no more by this host's clock.
+        settled: Those of them for which that is certain enough to be forgotten.
         fresh: Whether the own domain is fresh by a clock that can be relied on.
     """
 
@@ -63,6 +64,7 @@ class Scene:
     state: TrustState
     branches: Branches
     spent: frozenset[StatementId]
+    settled: frozenset[StatementId]
     fresh: bool
 
 
@@ -73,10 +75,12 @@ class Signed:
     Attributes:
         heartbeat: The head.
         view: What was known of the own key, with the list that the head is of.
+        added: What was not on its list before, or all of a new one.
     """
 
     heartbeat: Heartbeat
     view: KeyView
+    added: tuple[StatementId, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +119,9 @@ class OwnList:
         self._key = key
         self._restored = restored
         self._heard_at: float | None = None
+        # The newest head of the own key that could not be taken, and what a restored daemon says.
+        self._unmet: Heartbeat | None = None
+        self._doubt = ""
         self._checked: tuple[tuple[object, ...], tuple[StatementId, ...]] | None = None
         self._unlisted: _Unlisted | None = None
         self._newer: set[StatementId] = set()
@@ -123,7 +130,7 @@ class OwnList:
         self._signed_at = 0
         self._dirty = False
         self._begun = False
-        self.problem = ""
+        self._is_full = False
 
     @property
     def public(self) -> PublicKey:
@@ -135,10 +142,34 @@ class OwnList:
         """Whether no head is signed because the store is an old copy."""
         return self._restored is not None
 
+    @property
+    def problem(self) -> str:
+        """Why no head is signed, if the operator can do something about it; empty if nothing."""
+        if self._restored is not None and (self._heard_at is None or self._unmet is not None):
+            return self._doubt
+        if self._is_full:
+            return "the own list of revocations is full: this key signs no heartbeat"
+        return ""
+
     def hear(self) -> None:
-        """Note that a peer has told a head of the own domain."""
+        """Note that a peer has told a head of the own domain that counts, or is known."""
         if self._heard_at is None:
             self._heard_at = self._clock.monotonic()
+
+    def refuse(self, heartbeat: Heartbeat, why: str) -> None:
+        """Note a head of the own domain that may be newer than what is known, and was not taken.
+
+        A restored daemon listens anew: its clock is behind, or the copy is too old.
+        """
+        self._heard_at = None
+        self._doubt = f"brought back from a copy, this key signs no heartbeat: {why}"
+        newer = self._unmet is None or order(heartbeat) > order(self._unmet)
+        if heartbeat.issuer == self.public and newer:
+            self._unmet = heartbeat
+
+    def rest(self) -> None:
+        """Note that the root does not list the own key: nothing is to be signed."""
+        self._is_full = False
 
     def wake(self) -> None:
         """Let the next `sign` sign, whatever the time since the last head."""
@@ -178,9 +209,9 @@ class OwnList:
         chain = Chain(epoch=max(now, view.chain.epoch + 1)) if begins else view.chain
         if is_full(listed=len(chain.ids), missing=len(ids)):
             # A head that leaves out what is known would say that it is not.
-            self.problem = "the own list of revocations is full: this key signs no heartbeat"
+            self._is_full = True
             return None
-        self.problem = ""
+        self._is_full = False
         return self._sign(scene, chain.append(ids), ids, begins=begins, now=now)
 
     def settle(self) -> None:
@@ -196,10 +227,13 @@ class OwnList:
         """
         if view.newest != view.proven:
             return False
-        waited = self._heard_at is not None and (
-            self._clock.monotonic() - self._heard_at >= RESTORE_WAIT_S
-        )
-        return restored.alone or waited
+        if self._unmet and view.newest and order(view.newest) >= order(self._unmet):
+            self._unmet = None
+        if restored.alone:
+            return True
+        if self._heard_at is None or self._unmet is not None:
+            return False
+        return self._clock.monotonic() - self._heard_at >= RESTORE_WAIT_S
 
     def _is_ahead(self, view: KeyView, now: int) -> bool:
         """Say whether heads were signed so fast that the next would be dated too far ahead.
@@ -219,7 +253,7 @@ class OwnList:
         head before the time that it is dated, and by then what has ended here has ended there.
         """
         view, keys = scene.view, scene.root.heartbeat_keys
-        if self._restored is not None or view.newest != view.proven or not scene.spent:
+        if self._restored is not None or view.newest != view.proven or not scene.settled:
             return False
         listed = len(view.chain.ids)
         if not is_full(listed=listed, missing=missing):
@@ -228,7 +262,7 @@ class OwnList:
                 return False
         return is_worth_closing(
             listed=listed,
-            ended=self.ended(view, scene.spent),
+            ended=self.ended(view, scene.settled),
             missing=missing,
             age_s=now - view.chain.epoch,
         )
@@ -246,7 +280,7 @@ class OwnList:
         """Return what a new list names: all that the old one does and is needed, then all else."""
         kept = scene.view.chain.ids
         if closes:
-            kept = tuple(one for one in kept if one not in scene.spent)
+            kept = tuple(one for one in kept if one not in scene.settled)
         known = frozenset(kept) | scene.spent
         more = to_list(
             sorted(one for one in scene.state.revocations if one not in known),
@@ -279,6 +313,14 @@ class OwnList:
             self._left_out = frozenset(unlisted.difference(missing))
             self._checked = checked = (asked, missing)
         return checked[1]
+
+    def drop(self, revocations: Collection[StatementId]) -> None:
+        """Note revocations that are no longer held, and that no list names."""
+        before = self._unlisted
+        if before is not None:
+            ids = before.ids.difference(revocations)
+            gone = len(before.ids) - len(ids)
+            self._unlisted = replace(before, ids=ids, held=before.held - gone)
 
     def _find_unlisted(self, chain: Chain, state: TrustState) -> set[StatementId]:
         """Return what is held and not on the own list, without a walk through all that is."""
@@ -328,7 +370,7 @@ class OwnList:
         self._keep(heartbeat, chain, added, begins=begins)
         self._signed_at, self._dirty = now, False
         if not begins:
-            return Signed(heartbeat=heartbeat, view=replace(view, chain=chain))
+            return Signed(heartbeat=heartbeat, view=replace(view, chain=chain), added=added)
         if view.chain.epoch:
             _log.info(
                 "a new list of heartbeats is begun",
@@ -336,7 +378,7 @@ class OwnList:
                 entries=len(chain.ids),
             )
         self._begun = True
-        return Signed(heartbeat=heartbeat, view=close(view, chain))
+        return Signed(heartbeat=heartbeat, view=close(view, chain), added=added)
 
     def _keep(
         self,

@@ -236,6 +236,22 @@ class StatementStore(Protocol):
         """Delete a heartbeat key's lists from epoch ``first`` on, up to that before ``before``."""
         ...
 
+    def note_ends(self, ends: Iterable[tuple[StatementId, int]]) -> None:
+        """Keep when grants end that may be forgotten before their revocations come again.
+
+        Raises:
+            StoreError: The store cannot be written; nothing was kept.
+        """
+        ...
+
+    def end_of(self, target: StatementId) -> int | None:
+        """Return when a grant ends, if that was kept; seconds since the Unix epoch.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        ...
+
 
 # A plugin judges proofs by its own clock, which may be behind by as much as a proof may be off.
 NONCE_KEPT_S: Final = limits.PROOF_WINDOW_S

@@ -5,6 +5,7 @@ fast is left for the next repair, which offers it again.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import Final
 
@@ -53,6 +54,8 @@ class Quotas:
         self._spoken: dict[Branch, Bucket] = {}
         self._below: dict[Branch, Bucket] = {}
         self._full: tuple[object, object, frozenset[Branch]] | None = None
+        # Set by whoever knows which revocations are of grants that ended long ago.
+        self.is_over: Callable[[Revoke], bool] = lambda _: False
         self.limited = 0
         self.surplus = 0
 
@@ -69,7 +72,8 @@ class Quotas:
         """Say whether a statement that nobody has to hold is to be kept."""
         match statement:
             case Revoke():
-                return not is_surplus(statement, state, self.branches)
+                over = self.is_over(statement)
+                return not over and not is_surplus(statement, state, self.branches)
             case Grant() if statement.depth:
                 return self.branches.stands(statement.issuer, state.fallen)
             case Grant():

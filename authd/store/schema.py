@@ -8,7 +8,7 @@ from typing import Final
 
 from authd.errors import StoreError
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 _TABLES: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE statements (
@@ -17,6 +17,8 @@ CREATE TABLE statements (
 CREATE TABLE chains (
     domain BLOB, key BLOB, epoch INTEGER, place INTEGER, id BLOB NOT NULL,
     PRIMARY KEY (domain, key, epoch, place)) STRICT, WITHOUT ROWID;
+CREATE TABLE ended (
+    target BLOB PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE nonces (
     id BLOB PRIMARY KEY, expires_at INTEGER NOT NULL, broker TEXT NOT NULL DEFAULT '',
     session TEXT NOT NULL DEFAULT '') STRICT, WITHOUT ROWID;
@@ -42,6 +44,10 @@ _STEPS: Final = {
 ALTER TABLE nonces ADD COLUMN broker TEXT NOT NULL DEFAULT '';
 ALTER TABLE nonces ADD COLUMN session TEXT NOT NULL DEFAULT '';
 CREATE TABLE counters (slot BLOB PRIMARY KEY, last INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+""",
+    2: """
+CREATE TABLE ended (
+    target BLOB PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 """,
 }
 

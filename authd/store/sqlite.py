@@ -251,6 +251,28 @@ class SqliteStore:
         with self._transaction("write", durable=False) as connection:
             _forget_chains(connection, domain, key, first, before)
 
+    def note_ends(self, ends: Iterable[tuple[StatementId, int]]) -> None:
+        """Keep when grants end that may be forgotten before their revocations come again.
+
+        Raises:
+            StoreError: The store cannot be written; nothing was kept.
+        """
+        with self._transaction("write", durable=False) as connection:
+            connection.executemany(
+                "INSERT INTO ended VALUES (?, ?) ON CONFLICT (target) DO NOTHING", ends
+            )
+
+    def end_of(self, target: StatementId) -> int | None:
+        """Return when a grant ends, if that was kept; seconds since the Unix epoch.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        with self._errors("read"):
+            query = "SELECT until FROM ended WHERE target = ?"
+            row = self._fast.execute(query, (target,)).fetchone()
+        return None if row is None else int(row[0])
+
     # --- nonces ---------------------------------------------------------------------------
 
     def seen(self, replay_id: bytes) -> bool:

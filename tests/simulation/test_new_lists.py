@@ -30,7 +30,8 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MIN_CLOSED_ENTRIES", 4)
     monkeypatch.setattr(limits, "NEW_LIST_EVERY_S", 420)
     monkeypatch.setattr(limits, "NEW_LIST_SLOT_S", 60)
-    monkeypatch.setattr(limits, "REVOCATION_KEPT_S", 60)
+    monkeypatch.setattr(limits, "REVOCATION_KEPT_S", 40)
+    monkeypatch.setattr(limits, "SPENT_FOR_S", 15)
     monkeypatch.setattr(ends, "_LOOK_EVERY_S", 20)
     monkeypatch.setattr(knowledge, "_FORGET_EVERY_S", 30.0)
 

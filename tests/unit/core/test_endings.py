@@ -77,7 +77,8 @@ def test_it_is_kept_a_day_longer() -> None:
         (limits.NEARLY_FULL_ENTRIES, 0, 90 * DAY, False),
         (limits.NEARLY_FULL_ENTRIES, limits.NEARLY_FULL_ENTRIES, DAY - 1, False),
         (limits.MAX_CHAIN_ENTRIES - 9, 9, DAY - 1, False),
-        (limits.MAX_CHAIN_ENTRIES - 8, 1, 0, True),
+        (limits.MAX_CHAIN_ENTRIES - 8, 1, 3_600, True),
+        (limits.MAX_CHAIN_ENTRIES - 8, 1, 3_599, False),
         (limits.MAX_CHAIN_ENTRIES, 8, 90 * DAY, False),
     ],
 )

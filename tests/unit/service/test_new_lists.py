@@ -28,6 +28,8 @@ MONTH = limits.NEW_LIST_EVERY_S
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MIN_CLOSED_ENTRIES", 4)
+    # Here time is passed in one jump; how long something stayed needed no more has tests below.
+    monkeypatch.setattr(limits, "SPENT_FOR_S", 0)
 
 
 def view_of(site: Site, name: str = "hb-1") -> KeyView:
@@ -579,6 +581,7 @@ async def test_three_keys_begin_anew_one_after_the_other_while_revocations_go_on
         ("NEW_LIST_EVERY_S", 600),
         ("NEW_LIST_SLOT_S", 60),
         ("REVOCATION_KEPT_S", 60),
+        ("SPENT_FOR_S", 20),
     ):
         monkeypatch.setattr(limits, name, value)
     monkeypatch.setattr(ends, "_LOOK_EVERY_S", 20)

@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 
 from authd.core.identity import PublicKey
-from authd.core.revocations import KeyView
-from authd.core.statements import Revoke
+from authd.core.revocations import Chain, KeyView
+from authd.core.statements import Revoke, sign_heartbeat
 from authd.service.desk import GossipDesk
 from authd.service.heartbeats import RESTORE_WAIT_S, Restored
 from tests.unit.service.scenes import DEVICE, OTHER, TEMP, revoke
@@ -198,3 +198,99 @@ async def test_a_lone_daemon_begins_at_once_and_again_after_a_crash_in_between(
     items = site.service.authority.heartbeats.newest_items()
     heads = [before.encoded, first.encoded, third.encoded]
     assert [one.data for one in items] == heads, "whoever missed several lists can follow"
+
+
+async def test_a_restored_daemon_whose_clock_is_behind_begins_no_list_until_it_is_right(
+    tmp_path: Path,
+) -> None:
+    clock, _, sites = pair(tmp_path, ("hb-1", "hb-2", "hb-3"))
+    lost, *others = sites
+    key = lost.domain.heartbeat("hb-1").public
+    some(lost, 1, "before")
+    await pass_time(clock, sites, 30)
+    copy = back_up(lost)
+    acknowledged = some(lost, 1, "after")
+    await pass_time(clock, sites, 700)
+    for other in others:
+        await tell([lost], other)
+    lost.close()
+    slow = FakeClock(clock.now() - 650)
+    lost.clock = slow
+    done = bring_back(lost, copy)
+    for _ in range(2 * int(RESTORE_WAIT_S)):
+        slow.advance(1)
+        clock.advance(1)
+        for other in others:
+            await other.beat()
+        await tell(others, lost)
+        await lost.beat()
+    assert waits(lost)
+    assert ["dated ahead" in one for one in lost.service.authority.alarms] == [True]
+    slow.time = clock.time
+    for _ in range(int(RESTORE_WAIT_S) + 10):
+        slow.advance(1)
+        clock.advance(1)
+        for site in sites:
+            await site.beat()
+        await tell(others, lost)
+        for other in others:
+            await tell([lost], other)
+    assert done == ["done"]
+    assert lost.service.authority.alarms == []
+    for site in sites:
+        view = view_of(site, key)
+        assert view.proven == view.newest
+        assert view.live_until > clock.now()
+        assert view.chain.epoch == view_of(lost, key).chain.epoch
+        assert acknowledged[0].statement_id in view.chain.ids
+
+
+async def test_a_copy_from_which_nothing_leads_to_the_newest_list_is_never_gone_on_with(
+    tmp_path: Path,
+) -> None:
+    clock, _, sites = pair(tmp_path, ("hb-1", "hb-2", "hb-3"))
+    lost, *others = sites
+    await pass_time(clock, sites, 30)
+    copy = back_up(lost)
+    lost.close()
+    clock.advance(60)
+    # Several lists were begun and closed while the copy lay in a drawer.
+    head = sign_heartbeat(
+        lost.domain.heartbeat("hb-1"),
+        domain=lost.domain.id,
+        root_version=1,
+        epoch=clock.now() - 40,
+        count=0,
+        head=bytes(32),
+        recent=(),
+        issued_at=clock.now() - 40,
+        previous_head=bytes(range(32)),
+    )
+    for other in others:
+        known = other.service.authority.heartbeats
+        domain = known.domains[other.domain.id]
+        known.domains[other.domain.id] = domain.with_view(
+            head.issuer, KeyView(chain=Chain(epoch=head.epoch), newest=head, proven=head)
+        )
+    done = bring_back(lost, copy)
+    for _ in range(3 * int(RESTORE_WAIT_S)):
+        clock.advance(1)
+        for site in sites:
+            await site.beat()
+        await tell(others, lost)
+    assert done == []
+    assert waits(lost)
+    assert any("does not go on from what the copy" in one for one in lost.service.authority.alarms)
+
+
+async def test_a_head_that_the_copy_knows_is_enough_to_hear(tmp_path: Path) -> None:
+    clock, _, sites = pair(tmp_path, ("hb-1",))
+    lost, other, _ = sites
+    await pass_time(clock, sites, 30)
+    await tell([lost], other)
+    copy = back_up(lost)
+    lost.close()
+    done = bring_back(lost, copy)
+    await tell([other], lost)
+    await pass_time(clock, [lost], int(RESTORE_WAIT_S) + 1)
+    assert done == ["done"], "it was the only key: nobody can tell it anything newer"

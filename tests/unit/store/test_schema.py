@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from authd.core.identity import StatementId
 from authd.errors import StoreError
 from authd.store.schema import SCHEMA_VERSION
 from authd.store.sqlite import SqliteStore
@@ -49,6 +50,23 @@ def test_a_file_of_version_1_keeps_what_it_holds_and_gets_counters(path: Path) -
             store.raise_counter(b"s", 5)
             store.consume(b"o", expires_at=101, now=0, broker="m", session="s")
             assert store.last_counter(b"s") == 5
+            store.note_ends([(StatementId(bytes(16)), 7)])
+            assert store.end_of(StatementId(bytes(16))) == 7
+    assert version_of(path) == str(SCHEMA_VERSION)
+
+
+def test_a_file_of_version_2_keeps_what_it_holds_and_gets_ends(tmp_path: Path) -> None:
+    path = tmp_path / "authd.db"
+    with SqliteStore(path) as store:
+        store.raise_counter(b"s", 5)
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE ended")
+        connection.execute("UPDATE meta SET value = '2' WHERE name = 'schema_version'")
+    connection.close()
+    with SqliteStore(path) as store:
+        store.note_ends([(StatementId(bytes(16)), 7)])
+        assert store.end_of(StatementId(bytes(16))) == 7
+        assert store.last_counter(b"s") == 5
     assert version_of(path) == str(SCHEMA_VERSION)
 
 
