@@ -1,9 +1,9 @@
 """Announcements to nodes without a stream: what is new here, told to a few at random.
 
 Pushing along streams alone leaves out whoever has only silent or dead peers. So each node, a while
-after it took in something new, tells random nodes of its passive view which ids it has, three, then
-two, then one; one that lacks some asks for them and gets them. Where all had them already the next
-round is left out. Nothing is believed for being announced: what is delivered goes the way of every
+after it took in something new, tells random nodes of its passive view which ids it has: three, then
+two at a time, then one. One that lacks some asks for them and gets them. Where all had them already
+the next round is left out. Nothing is believed for being announced: what is delivered goes the way of every
 statement. All times are monotonic seconds.
 """
 
@@ -18,7 +18,7 @@ from authd.gossip.views import Allowance
 from authd.service.ports import Item
 
 # Seconds after the news, and how many are told then.
-ROUNDS: Final = ((0.5, 3), (1.5, 2), (2.5, 1), (8.0, 1), (20.0, 1))
+ROUNDS: Final = ((0.5, 3), (1.5, 2), (2.5, 2), (3.5, 2), (8.0, 1), (20.0, 1))
 # More than this at once is a repair, not news.
 MAX_WAITING: Final = 1_024
 _TOKEN_LIFE_S: Final = 10.0
