@@ -62,6 +62,7 @@ class _Compiler:
     now: int
     failures: list[Failure] = field(default_factory=list)
     entries: list[Right] = field(default_factory=list)
+    known: set[Right] = field(default_factory=set)
     withheld: dict[Withheld, None] = field(default_factory=dict)
     places: dict[tuple[object, ...], int] = field(default_factory=dict)
     paths: list[Path] = field(default_factory=list)
@@ -76,7 +77,10 @@ class _Compiler:
             return
         found = [right for right in self._rights_of(path) if self._lasts(right)]
         if found:
-            self.entries += [right for right in found if right not in self.entries]
+            # Many issuers together may give thousands: none is looked for in a list.
+            fresh = [right for right in found if right not in self.known]
+            self.entries += fresh
+            self.known.update(fresh)
         else:
             self.failures.append(self._withheld_of(path) or _ended(path))
 

@@ -3,9 +3,11 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
 from typing import Final, Protocol
 
+import structlog
 from aiohttp import web
 
 from authd.core.decision import (
@@ -16,8 +18,9 @@ from authd.core.decision import (
     SingleStep,
 )
 from authd.core.encoding import decode_base64url
-from authd.errors import FormatError, ReasonCode
+from authd.errors import AuthdError, FormatError, ReasonCode
 from authd.http_api.bodies import check_members, count_member, read_json, text_member, texts_member
+from authd.service.events import BEAT_S, Part, Preparing, Slice
 from authd.service.leftovers import Retained, check_retained
 from authd.service.ports import DecisionPoint, HeldClient, SessionEvent, SessionReport
 
@@ -43,12 +46,20 @@ _PRESENTED: Final = ("auth", "exchange", "certificate")
 _EXCHANGE: Final = frozenset({"hello", "nonce", "response"})
 _MAX_ENTRIES: Final = 500
 _WRITE_TIMEOUT_S: Final = 10.0
+# The plugin of an idle broker reads ten times a second: what a socket holds would be little.
+_WRITTEN_AHEAD_BYTES: Final = 4 << 20
 # A write would tell that a plugin has left; in silence that is the beat's, seconds later.
 _LOOK_S: Final = 0.5
+# Of the event loop. As many as it takes to read a question and to answer it.
+_TURNS: Final = 6
 
 
 class SessionTable(Protocol):
     """What the plugin reports to, and is described sessions by."""
+
+    def attach(self, broker: str, *, boot: str) -> AsyncGenerator[Part, None]:
+        """Stream a snapshot in parts, then each change; ends when replaced."""
+        ...
 
     def sync(self, broker: str, clients: Iterable[HeldClient], *, boot: str) -> list[str]:
         """Return the client ids that are to be dropped."""
@@ -155,9 +166,11 @@ class Plugin:
         response = web.StreamResponse()
         response.content_type = "application/x-ndjson"
         await response.prepare(request)
-        stream = self._decisions.watch(broker, boot=boot)
+        if request.transport is not None:
+            request.transport.set_write_buffer_limits(high=_WRITTEN_AHEAD_BYTES)
+        parts = self._table.attach(broker, boot=boot)
         async with asyncio.TaskGroup() as group:
-            writing = group.create_task(_write_all(response, stream), name=f"events of {broker}")
+            writing = group.create_task(_write_all(response, parts), name=f"events of {broker}")
             while not writing.done() and request.transport is not None:
                 await asyncio.wait({writing}, timeout=_LOOK_S)
             writing.cancel()
@@ -274,16 +287,67 @@ def _entries(body: dict[str, object], name: str) -> list[dict[str, object]]:
     return objects
 
 
-async def _write_all(response: web.StreamResponse, stream: AsyncIterator[SessionEvent]) -> None:
+async def _write_all(response: web.StreamResponse, parts: AsyncGenerator[Part, None]) -> None:
+    lines = _Lines()
     try:
-        async for event in stream:
-            async with asyncio.timeout(_WRITE_TIMEOUT_S):
-                await response.write(_line(event))
+        async with aclosing(parts):
+            async for part in parts:
+                if text := lines.text(part):
+                    async with asyncio.timeout(_WRITE_TIMEOUT_S):
+                        await response.write(text)
+                if not isinstance(part, SessionEvent):
+                    # There may be thousands of these, and whoever waits for an answer goes first.
+                    for _ in range(_TURNS):
+                        await asyncio.sleep(0)
     except (TimeoutError, ConnectionError):
         return
+    except AuthdError as error:
+        # A line that is cut off is worth nothing to the plugin, which comes back for another.
+        structlog.get_logger("authd").warning("event stream ended", why=str(error))
     await response.write_eof()
 
 
-def _line(event: SessionEvent) -> bytes:
-    members = {"type": event.kind, "n": event.number, **event.body}
-    return json.dumps(members, separators=(",", ":")).encode() + b"\n"
+class _Lines:
+    """What is written of one stream: lines of JSON, a snapshot's in as many pieces as it has."""
+
+    def __init__(self) -> None:
+        self._member = ""
+        self._separator = ""
+        self._heard_at = asyncio.get_running_loop().time()
+
+    def text(self, part: Part) -> bytes:
+        """Return the next bytes; none if there is nothing to say yet."""
+        match part:
+            case SessionEvent(kind="snapshot"):
+                # Its lists follow, and the end of the line after them.
+                return _frame(part)[:-1]
+            case SessionEvent():
+                return _frame(part) + b"\n"
+            case Slice():
+                return self._slice(part)
+            case Preparing():
+                return self._sign_of_life()
+
+    def _slice(self, part: Slice) -> bytes:
+        text = _ENCODER.encode(part.entries)[1:-1]
+        if part.member != self._member:
+            text = f'{"]" if self._member else ""},"{part.member}":[{text}'
+            self._member, self._separator = part.member, "," if part.entries else ""
+        elif part.entries:
+            text, self._separator = self._separator + text, ","
+        return (text + "]}\n" * part.last).encode()
+
+    def _sign_of_life(self) -> bytes:
+        now = asyncio.get_running_loop().time()
+        if now - self._heard_at < BEAT_S:
+            return b""
+        self._heard_at = now
+        return b"\n"
+
+
+# One for all: making one takes as long as writing a session with it.
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
+
+
+def _frame(event: SessionEvent) -> bytes:
+    return _ENCODER.encode({"type": event.kind, "n": event.number, **event.body}).encode()

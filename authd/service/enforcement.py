@@ -7,7 +7,8 @@ further question about it is answered with a deny.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from functools import partial
 from typing import Final
 
 from authd.core.decision import Right, Rights, compile_rights
@@ -20,10 +21,12 @@ from authd.errors import ReasonCode
 from authd.service.authority import Authority
 from authd.service.batch import Change
 from authd.service.brokers import Brokers
+from authd.service.events import Part, whole
 from authd.service.evictions import Evictions
 from authd.service.ports import Clock, HeldClient, SessionEvent, SessionReport
 from authd.service.reconnects import Reconnects
 from authd.service.sessions import BEGIN_S, Session, Sessions
+from authd.service.snapshots import Snapshot
 from authd.service.terms import describe, ends, shape
 
 _TICK_S: Final = 0.5
@@ -323,12 +326,13 @@ class Enforcement:
         session = self._sessions.get(broker, client_id)
         if session is None:
             return None
-        return {**self._describe(session), "n": session.number, "run": self._sessions.run}
+        described = self._describe(session, self._clock.now())
+        return {**described, "n": session.number, "run": self._sessions.run}
 
-    def _describe(self, session: Session) -> dict[str, object]:
+    def _describe(self, session: Session, now: int) -> dict[str, object]:
         return describe(
             session,
-            now=self._clock.now(),
+            now=now,
             policy=self._authority.policy,
             freshness=self._authority.heartbeats.freshness(),
             will=self._will(session.broker),
@@ -336,18 +340,39 @@ class Enforcement:
         )
 
     def _emit(self, session: Session, kind: str) -> None:
-        self._sessions.events[session.broker].emit(kind, self._describe(session))
+        described = self._describe(session, self._clock.now())
+        self._sessions.events[session.broker].emit(kind, described)
 
     def watch(self, broker: str, boot: str) -> AsyncIterator[SessionEvent]:
+        """Stream a broker's events as `attach` does, the snapshot in one piece."""
+        return whole(self.attach(broker, boot=boot))
+
+    def attach(self, broker: str, *, boot: str) -> AsyncGenerator[Part, None]:
         """Stream a broker's events; the sessions of its earlier runs that cannot live on go.
 
         Should an earlier run be alive after all, it is told: no session goes on that is not in the
         table, because nothing could end it.
+
+        Raises:
+            StoreError: Out of the stream: the store cannot be read or written.
         """
-        for session in self._sessions.on(broker):
-            if session.boot != boot and not self._keep(session):
-                self._end(session)
-        return self._sessions.watch(broker, boot, lambda: self._snapshot(broker, boot))
+        snapshot = Snapshot(
+            broker=broker,
+            boot=boot,
+            sessions=self._sessions,
+            clock=self._clock,
+            goes_on=partial(self._goes_on, boot=boot),
+            describe=self._describe,
+            seen=partial(self._reconnects.seen, broker),
+        )
+        return self._sessions.watch(broker, boot, snapshot)
+
+    def _goes_on(self, session: Session, *, boot: str) -> bool:
+        """Say whether a session goes on in a run of its broker; end it if it does not."""
+        if session.boot == boot or self._keep(session):
+            return True
+        self._end(session)
+        return False
 
     def _keep(self, session: Session) -> bool:
         """Keep a session without a connection if its client can go on with it; say whether."""
@@ -359,13 +384,6 @@ class Enforcement:
         if kept:
             self._sessions.leave(session)
         return kept
-
-    def _snapshot(self, broker: str, boot: str) -> dict[str, object]:
-        sessions = [
-            {**self._describe(one), **({"offline": True} if one.boot != boot else {})}
-            for one in self._sessions.on(broker)
-        ]
-        return {"sessions": sessions, "seen": self._reconnects.seen(broker)}
 
     def sync(self, broker: str, clients: Iterable[HeldClient], *, boot: str = "") -> list[str]:
         """Compare a broker's clients with our table.

@@ -55,14 +55,13 @@ class Reconnects:
             "endpoint": audience.endpoint,
         }
 
-    def seen(self, broker: str) -> list[str]:
-        """Return the nonces that may not come again at a broker, with their key ids.
+    def seen(self, broker: str) -> list[bytes]:
+        """Return the nonces that may not come again at a broker, each after its key id.
 
         Raises:
             StoreError: The store cannot be read.
         """
-        nonces = self._used.open_nonces(broker, now=self._clock.now(), most=MAX_SEEN)
-        return [encode_base64url(one) for one in nonces]
+        return self._used.open_nonces(broker, now=self._clock.now(), most=MAX_SEEN)
 
     def consume(self, session: Session, proof: str) -> bool:
         """Use up the nonce of a proof that the plugin let a session go on with.

@@ -6,7 +6,7 @@ compiled anew from what the store holds.
 """
 
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -17,13 +17,12 @@ from authd.core.grants import Form
 from authd.core.identity import PublicKey, key_id_text
 from authd.core.proofs import Audience, VerifiedProof
 from authd.errors import StoreError
-from authd.service.events import MAX_QUEUED_EVENTS, EventLog
+from authd.service.events import MAX_QUEUED_EVENTS, EventLog, Part, Source
 from authd.service.leftovers import Leftovers, Retained
 from authd.service.ports import (
     Clock,
     Entropy,
     HeldClient,
-    SessionEvent,
     SessionStore,
     StoredSession,
 )
@@ -50,6 +49,7 @@ class Session:
             a session that only we know of.
         kept_until: When a session without a connection and without durable state ends for good;
             None for any other.
+        unsaved: Whether the store may hold it otherwise, because it could not be written.
     """
 
     session_id: str
@@ -66,6 +66,7 @@ class Session:
     rights: Rights = field(default_factory=Rights)
     lease_until: int = 0
     kept_until: int | None = None
+    unsaved: bool = False
 
     @property
     def due_at(self) -> int:
@@ -274,21 +275,26 @@ class Sessions:
         Raises:
             StoreError: The store cannot be written.
         """
-        session.boot, session.durable = boot, durable
-        session.live, session.began = True, True
+        before = session.boot, session.durable, session.live
+        session.boot, session.durable, session.live = boot, durable, True
+        session.began = True
         self._wait(session, until=None)
-        self.save(session)
+        if before != (boot, durable, True) or session.unsaved:
+            self.save(session)
 
     def leave(self, session: Session) -> None:
         """Note that a session has no connection; without durable state it ends with its lease.
 
+        One that had none already is not written again: whoever attaches finds all of them away.
+
         Raises:
             StoreError: The store cannot be written.
         """
-        session.live = False
+        before, session.live = session.live, False
         if not session.durable and session.kept_until is None:
             self._wait(session, until=session.lease_until)
-        self.save(session)
+        if before or session.unsaved:
+            self.save(session)
 
     def note_due(self, at: int) -> None:
         """Let `due_at` be no later than a moment at which something of a session ends."""
@@ -308,7 +314,9 @@ class Sessions:
         Raises:
             StoreError: The store cannot be written.
         """
+        session.unsaved = True
         self._store.save_session(_stored(session))
+        session.unsaved = False
 
     def keep(self, session: StoredSession) -> bool:
         """Put a session on disk whose proof is used up already; True.
@@ -413,14 +421,9 @@ class Sessions:
                 rested_on=(*session.rights.keys, *session.rights.grants),
             )
 
-    def watch(
-        self,
-        broker: str,
-        boot: str,
-        snapshot: Callable[[], dict[str, object]],
-    ) -> AsyncIterator[SessionEvent]:
+    def watch(self, broker: str, boot: str, source: Source) -> AsyncGenerator[Part, None]:
         """Stream events after a snapshot; a beat after each silence of 5 s; ends when replaced."""
-        return self.events[broker].watch(boot, snapshot, run=self.run)
+        return self.events[broker].watch(boot, source, run=self.run)
 
 
 def _stored(session: Session) -> StoredSession:

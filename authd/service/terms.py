@@ -1,6 +1,7 @@
 """What a session may do, written down for enforcement points and compared."""
 
 from collections.abc import Iterable
+from typing import Final
 
 from authd.core.decision import Right
 from authd.core.identity import key_id_text
@@ -8,6 +9,9 @@ from authd.core.policy import Policy
 from authd.core.topics import Action
 from authd.core.trust import Freshness
 from authd.service.sessions import Session
+
+# A number: to put flags together takes longer than all else that is said of a right.
+_TOLD: Final = int(Action.PUB | Action.SUB)
 
 
 def describe(
@@ -39,7 +43,7 @@ def describe(
         "rights": [
             {
                 "filter": entry.topic_filter,
-                "actions": int(entry.actions & (Action.PUB | Action.SUB)),
+                "actions": int(entry.actions) & _TOLD,
                 **({"ms": max(0, end - now) * 1_000} if end < lease else {}),
             }
             for entry, end in zip(session.rights.entries, ends, strict=True)

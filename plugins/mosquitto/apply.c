@@ -48,6 +48,9 @@ static void list_session(struct authd *authd, const struct event *event, struct 
 		return;
 	}
 	entry->snapshot_mark = event->mark;
+	if (!concerns(event, entry)) {
+		return; /* re-authenticated while the snapshot was being written, which may tell of before */
+	}
 	entry->origin = event->origin;
 	if (terms->rights != NULL) { /* not if they were taken over above */
 		table_update(&authd->table, entry, terms);

@@ -196,6 +196,14 @@ static bool end(struct line *line, struct event **event)
 bool line_take(struct line *line, const char **data, size_t *left, int64_t now_us, struct event **event)
 {
 	*event = NULL;
+	/* An empty line says that the daemon lives. The one after it has not begun, and did not come with it. */
+	while (line->bytes == 0 && *left > 0 && **data == '\n') {
+		++*data;
+		--*left;
+	}
+	if (*left == 0) {
+		return true;
+	}
 	if (!begin(line, now_us)) {
 		return false;
 	}

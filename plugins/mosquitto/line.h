@@ -38,7 +38,8 @@ struct line {
 };
 
 /* Take bytes from `*data` up to and with the first newline; `now_us` (clock_us()) is when they came. False if the line
- * cannot be an event: `fault` says why. `*event` is what a line that is now complete says, else NULL. */
+ * cannot be an event: `fault` says why. `*event` is what a line that is now complete says, else NULL. Empty lines are
+ * passed over. */
 bool line_take(struct line *line, const char **data, size_t *left, int64_t now_us, struct event **event);
 
 /* Forget what has come of a line. */

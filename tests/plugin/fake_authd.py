@@ -149,6 +149,7 @@ class FakeAuthd:
     delay_s: float = 0.0
     ahead: int = 0
     refuse_streams: bool = False
+    holds_back: int = 0
     beat_s: float = 5.0
     run: str = field(default_factory=lambda: secrets.token_hex(8))
     n: int = 0
@@ -170,6 +171,7 @@ class FakeAuthd:
         self._thread = threading.Thread(target=self._loop.run_forever, name="fake-authd")
         self._thread.start()
         self._live: asyncio.Queue[str] | None = None
+        self._let_go = asyncio.Event()
         self.start()
         return self
 
@@ -218,6 +220,10 @@ class FakeAuthd:
             if session in ("", known.session):
                 self.sessions.pop(known.session)
         self.send("cut", key=key, client_id=client_id, session=session, will=will, reason="revoked")
+
+    def let_go(self) -> None:
+        """Write the `holds_back` last bytes of a snapshot, which wait for this."""
+        self._loop.call_soon_threadsafe(self._let_go.set)
 
     def end_stream(self) -> None:
         """End the event stream as a crash would."""
@@ -355,6 +361,10 @@ class FakeAuthd:
 
     async def _feed(self, response: web.StreamResponse, queue: asyncio.Queue[str]) -> None:
         line = await queue.get()
+        if self.holds_back and line:
+            await response.write(line[: -self.holds_back].encode())
+            await self._let_go.wait()
+            line = line[-self.holds_back :]
         while line:
             await response.write(line.encode() + b"\n")
             line = await self._next_line(queue.get())

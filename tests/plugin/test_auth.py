@@ -209,6 +209,23 @@ def test_who_authenticates_again_keeps_the_session(
     assert [r["what"] for r in fake.reports] == ["online"]
 
 
+def test_a_snapshot_that_had_begun_undoes_no_authentication(
+    client: Client, fake: FakeAuthd
+) -> None:
+    client.online()
+    fake.holds_back = 40
+    fake.end_stream()
+    fake.wait_streams(2)
+    fake.decide = lambda _: Allow(rights=({"filter": "new/#", "actions": 1},))
+    client.authenticate(client.device.single("c1"), reason=AUTHENTICATE_AGAIN)
+    fake.let_go()
+    fake.wait_for(lambda: [one["client_id"] for one in fake.synced] == ["c1"])
+    assert client.publish("new/a") == 0x10
+    assert client.publish("site/a") == REFUSED
+    fake.cut(key=client.device.id)
+    client.wait_end()
+
+
 @pytest.mark.parametrize(
     "verdict",
     [Deny(), Deny(temporary=True), Allow(key=Prover().id), Allow(lease_ms=0)],

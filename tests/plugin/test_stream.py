@@ -122,6 +122,18 @@ def test_beats_keep_a_stream(broker: Broker, fake: FakeAuthd) -> None:
     assert fake.streams == 1
 
 
+def test_empty_lines_keep_a_stream(broker: Broker, fake: FakeAuthd) -> None:
+    fake.beat_s = 60.0
+    fake.send("lease", leases=[])
+    for _ in range(3):
+        time.sleep(4.5)
+        fake.send_line("\n")
+    device = broker.online("c1")
+    fake.cut(key=fake.session_of("c1").key)
+    device.wait_end(CUT_WITHIN_S)
+    assert fake.streams == 1
+
+
 def test_a_new_run_of_the_daemon_ends_what_it_does_not_list(
     broker: Broker,
     fake: FakeAuthd,

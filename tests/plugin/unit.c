@@ -612,6 +612,24 @@ static void test_events(void)
 	CHECK(event_of("\"") == NULL);
 }
 
+/* Empty lines are signs of life alone: what comes after them has not come with them. */
+static void test_empty_lines(void)
+{
+	struct line line = {0};
+	struct event *event = NULL;
+	const char *early = "\n\n", *late = "\n" CUT "\n\n";
+	size_t left = strlen(early);
+
+	CHECK(line_take(&line, &early, &left, 1000000, &event) && event == NULL && left == 0);
+	left = strlen(late);
+	CHECK(line_take(&line, &late, &left, 2000000, &event) && event != NULL && left == 1);
+	CHECK(event != NULL && event->kind == EVENT_CUT && event->arrived_us == 2000000);
+	event_free(event);
+	CHECK(line_take(&line, &late, &left, 3000000, &event) && event == NULL && left == 0);
+	line_free(&line);
+	CHECK(event_of(" ") == NULL);
+}
+
 static bool same_events(const struct event *a, const struct event *b)
 {
 	if (a == NULL || b == NULL) {
@@ -1043,6 +1061,7 @@ int main(int argc, char **argv)
 	test_answer();
 	test_odd_answers();
 	test_events();
+	test_empty_lines();
 	test_lists();
 	test_a53_lines_are_bounded();
 	test_a1_verifiers();

@@ -1,6 +1,8 @@
 """Logs and metrics: one wide event a decision, and never a password."""
 
+import io
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,3 +102,27 @@ def test_metrics_have_no_label_for_a_device(log: Log) -> None:
     assert "pump" not in text
     assert "lamp" not in text
     assert 'authd_state{what="sessions"} 1.0' in text
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+@pytest.mark.parametrize("size", [10, 20_000])
+def test_each_line_is_written_at_once(
+    log: Log, monkeypatch: pytest.MonkeyPatch, log_format: str, size: int
+) -> None:
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    # As with PYTHONUNBUFFERED, which containers set; each write is a packet of its own here.
+    raw = io.FileIO(there.fileno(), "w", closefd=False)
+    with here, there, io.TextIOWrapper(raw, write_through=True) as stderr:
+        monkeypatch.setattr("sys.stderr", stderr)
+        configure_logging(log_format)
+        for name in ("first", "second"):
+            structlog.get_logger("authd").info(name, why="y" * size)
+        packets = [here.recv(1 << 20) for _ in range(2)]
+        assert [packet.count(b"\n") for packet in packets] == [1, 1]
+        assert all(packet.endswith(b"\n") and len(packet) > size for packet in packets)
+        assert b"first" in packets[0]
+        assert b"second" in packets[1]
+        here.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            here.recv(1)
+    assert log.text() == ""

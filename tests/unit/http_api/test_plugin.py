@@ -13,11 +13,12 @@ from authd.core.encoding import encode_base64url
 from authd.core.grants import Form, sign_grant, tls_subject
 from authd.core.identity import key_id_text
 from authd.core.statements import sign_revoke
+from authd.errors import StoreError
 from authd.http_api.plugin import Plugin
 from authd.http_api.server import HttpServers, make_app
 from tests.unit.http_api.conftest import DEVICE, DEVICE_ID, Client, Serve
 from tests.unit.service.scenes import item
-from tests.world import Site, scope
+from tests.world import Site, make_key, scope
 
 BOOT = "0123456789abcdef"
 PLACES = ("connect", "sync", "session")
@@ -297,12 +298,87 @@ async def test_the_stream_begins_with_a_snapshot_and_goes_on_with_events(
         assert cut["n"] == snapshot["n"] + 1
 
 
+async def many(site: Site, count: int, *, boot: str = BOOT) -> None:
+    keys = [make_key(f"one of many {number}") for number in range(count)]
+    site.learn(*(site.domain.grant(key.public, scope(pub="site/temp")) for key in keys))
+    for key in keys:
+        assert (await site.connect(key, boot=boot, clean=False)).allowed
+
+
+async def test_a_snapshot_in_many_slices_is_one_line(
+    plugin: Client, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await many(site, 9)
+    lines = []
+    path = f"/v1/plugin/events?broker=m&boot={BOOT}"
+    for size in (1, 2, 3, 9, 1_000):
+        for name in ("_DESCRIBED", "_ENCODED"):
+            monkeypatch.setattr(f"authd.service.snapshots.{name}", size)
+        async with asyncio.timeout(5), plugin.get(path) as response:
+            lines.append(json.loads(await response.content.readline()))
+    numbers = [one.pop("n") for one in lines]
+    assert numbers == sorted(set(numbers))
+    assert len(lines[0]["sessions"]) == len(lines[0]["seen"]) == 9
+    assert all(one == lines[0] for one in lines)
+    assert list(lines[0]) == ["type", "run", "sessions", "seen"]
+
+
+async def test_a_question_is_answered_while_a_snapshot_is_being_written(
+    plugin: Client, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("authd.service.snapshots._DESCRIBED", 1)
+    await many(site, 150)
+    path = f"/v1/plugin/events?broker=m&boot={BOOT}"
+    async with asyncio.timeout(20), plugin.get(path) as response:
+        begun = await response.content.readany()
+        status, answer = await ask(plugin, "connect", connecting(site))
+        assert (status, answer["verdict"]) == (200, "allow")
+        already = begun + response.content.read_nowait()
+        assert b"\n" not in already, "the snapshot has not ended yet"
+        snapshot = json.loads(already + await response.content.readline())
+    assert len(snapshot["sessions"]) == 150
+    assert answer["n"] == snapshot["n"], "the snapshot does not know it"
+
+
+async def test_signs_of_life_come_before_a_snapshot_that_takes_long(
+    plugin: Client, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await many(site, 5, boot="0" * 16)
+    monkeypatch.setattr("authd.service.snapshots._LOOKED_AT", 1)
+    path = f"/v1/plugin/events?broker=m&boot={BOOT}"
+    for silence_s, signs in ((0.0, 5), (60.0, 0)):
+        monkeypatch.setattr("authd.http_api.plugin.BEAT_S", silence_s)
+        async with asyncio.timeout(5), plugin.get(path) as response:
+            for _ in range(signs):
+                assert await response.content.readline() == b"\n"
+            assert len(json.loads(await response.content.readline())["sessions"]) == 5
+
+
+async def test_a_snapshot_that_cannot_be_made_is_no_line(
+    plugin: Client, site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await many(site, 5)
+
+    def fails(*_: object, **__: object) -> list[bytes]:
+        raise StoreError("cannot read `authd.db`")
+
+    monkeypatch.setattr(site.store, "open_nonces", fails)
+    path = f"/v1/plugin/events?broker=m&boot={BOOT}"
+    async with asyncio.timeout(5), plugin.get(path) as response:
+        cut_off = await response.content.read()
+    assert cut_off.startswith(b'{"type":"snapshot"')
+    assert b"\n" not in cut_off
+    assert site.service.sessions.events["m"].listening == 0
+    assert "cannot read `authd.db`" in capsys.readouterr().out
+
+
 async def test_a_newer_stream_ends_the_older_with_its_last_line(plugin: Client, site: Site) -> None:
     path = f"/v1/plugin/events?broker=m&boot={BOOT}"
-    async with asyncio.timeout(5), plugin.get(path) as first, plugin.get(path) as second:
+    async with asyncio.timeout(5), plugin.get(path) as first:
         assert json.loads(await first.content.readline())["type"] == "snapshot"
-        assert json.loads(await second.content.readline())["type"] == "snapshot"
-        assert b'"cut"' not in await first.content.read(), "it ends, and does so in order"
+        async with plugin.get(path) as second:
+            assert json.loads(await second.content.readline())["type"] == "snapshot"
+            assert b'"cut"' not in await first.content.read(), "it ends, and does so in order"
     assert site.service.sessions.events["m"].listening <= 1
 
 
