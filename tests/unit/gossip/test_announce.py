@@ -70,7 +70,7 @@ def test_where_everybody_had_it_the_next_round_is_left_out() -> None:
     assert rounds.due(now=1.5) == (2, (one(2),))
     assert rounds.due(now=2.5) == (2, (one(1), one(2)))
     rounds.settle([one(1), one(2), one(3)])
-    assert rounds.next_at() == 20.0
+    assert rounds.next_at() == 8.0
 
 
 # --- the desk -----------------------------------------------------------------------------------
