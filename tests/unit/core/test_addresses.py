@@ -32,6 +32,11 @@ def test_what_cannot_be_dialled_is_none(text: str) -> None:
     assert not is_address(text)
 
 
+def test_an_address_has_255_characters_at_most() -> None:
+    assert is_address("x" * 250 + ":8184")
+    assert not is_address("x" * 251 + ":8184")
+
+
 def test_an_address_is_joined_as_it_is_read() -> None:
     assert join_address("192.0.2.1", 8184) == "192.0.2.1:8184"
     assert join_address("2001:db8::1", 8184) == "[2001:db8::1]:8184"

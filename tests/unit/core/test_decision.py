@@ -10,10 +10,17 @@ import pytest
 import authd
 from authd.core import limits
 from authd.core.decision import (
+    ChallengeResponse,
+    ClientCertificate,
+    ConnectRequest,
+    Credential,
     Effect,
     Evidence,
     Operation,
+    PlainPassword,
+    Presented,
     Rights,
+    SingleStep,
     check_client_id,
     compile_rights,
     conclude,
@@ -24,7 +31,7 @@ from authd.core.paths import Evaluation
 from authd.core.policy import DomainPolicy, GuardedPrefix
 from authd.core.proofs import Audience
 from authd.core.topics import POWER_NODE, Action, make_scope
-from authd.errors import ReasonCode
+from authd.errors import FormatError, ReasonCode
 from tests.unit.core.world import (
     BOTH,
     DAY,
@@ -47,6 +54,78 @@ def exact(value: str) -> ClientIdRule:
 
 def prefix(value: str) -> ClientIdRule:
     return ClientIdRule(ClientIdMatch.PREFIX, value)
+
+
+STEP = SingleStep(b"step")
+CHALLENGE = ChallengeResponse(hello=b"hello", nonce=b"nonce", response=b"response")
+CERTIFICATE = ClientCertificate(bytes(32))
+
+
+# --- what a request shows -----------------------------------------------------------------------
+
+
+def request(**changes: Any) -> ConnectRequest:
+    return ConnectRequest(broker="m", client_id="c", username="u", **changes)
+
+
+def test_a_request_that_shows_nothing_else_is_judged_by_its_password() -> None:
+    sent = request(password="p")
+    assert sent.credential() == PlainPassword("u", "p")
+    assert request().credential() == PlainPassword("u", "")
+
+
+@pytest.mark.parametrize("shown", [STEP, CHALLENGE, CERTIFICATE])
+def test_what_is_shown_outside_of_the_password_is_the_credential(shown: Presented) -> None:
+    assert request(presented=shown).credential() is shown
+
+
+@pytest.mark.parametrize("shown", [STEP, CHALLENGE, CERTIFICATE])
+def test_a_password_beside_something_else_is_refused(shown: Presented) -> None:
+    with pytest.raises(FormatError, match="a password, and something else"):
+        request(password="p", presented=shown).credential()
+
+
+@pytest.mark.parametrize("shown", [STEP, CHALLENGE])
+def test_a_session_goes_on_with_auth_data(shown: Presented) -> None:
+    assert request(presented=shown, reauthenticates="session").credential() is shown
+
+
+@pytest.mark.parametrize("changes", [{}, {"password": "p"}, {"presented": CERTIFICATE}])
+def test_a_session_goes_on_with_nothing_else(changes: dict[str, Any]) -> None:
+    with pytest.raises(FormatError, match="a session goes on with AUTH data alone"):
+        request(reauthenticates="session", **changes).credential()
+
+
+def test_a_request_says_no_more_than_what_was_sent() -> None:
+    sent = request()
+    assert sent.credential() == PlainPassword("u", "")
+    assert (sent.presented, sent.reauthenticates, sent.address, sent.boot) == (None, "", "", "")
+    assert (sent.clean, sent.enforces) == (True, frozenset())
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        PlainPassword("u", "hush"),
+        SingleStep(b"hush"),
+        ChallengeResponse(hello=b"h", nonce=b"n", response=b"hush"),
+    ],
+)
+def test_no_credential_is_printed(shown: Credential) -> None:
+    if isinstance(shown, PlainPassword):
+        sent = request(password=shown.password)
+    else:
+        sent = request(presented=shown)
+    assert sent.credential() == shown
+    assert "hush" not in f"{shown!r} {sent!r} {sent.credential()}"
+
+
+# --- what is answered ---------------------------------------------------------------------------
+
+
+def test_the_verdicts_are_called_as_on_the_wire() -> None:
+    assert [one.value for one in Effect] == ["allow", "deny"]
+    assert str(deny(ReasonCode.STALE, "why").effect) == "deny"
 
 
 def test_an_allow_says_what_it_rests_on() -> None:
