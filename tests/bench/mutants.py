@@ -77,7 +77,7 @@ class Coverage:
         if not found:
             found = _between(lines, 1, max(lines, default=1))
         ordered = sorted(found, key=lambda test: (self._took_s.get(test, 0.0), test))
-        home = f"tests/unit/core/test_{path.stem}."
+        home = (f"tests/unit/core/test_{path.stem}.", f"tests/unit/core/test_{path.stem}_")
         own = [one for one in ordered if one.startswith(home) and self._is_quick(one)]
         others = [one for one in ordered if one not in set(own)]
         spent = itertools.accumulate(self._took_s.get(one, 0.0) for one in others)
