@@ -1,7 +1,7 @@
 """How the entries of a long heartbeat list are fetched from one peer, part by part."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import cast
 
 import pytest
@@ -29,20 +29,17 @@ class Shelf:
     """Lacks ``wanted`` entries of one list, and everything else."""
 
     wanted: int
-    filled: list[StatementId] = field(default_factory=list)
+    is_whole: bool = False
 
     def gaps(self) -> list[tuple[DomainId, PublicKey, int, int, int]]:
         return [] if self.is_whole else [(DOMAIN, KEY, 5, 0, self.wanted)]
 
     def fill(self, *place_and_ids: object) -> None:
-        self.filled = list(cast("Sequence[StatementId]", place_and_ids[-1]))
+        ids = list(cast("Sequence[StatementId]", place_and_ids[-1]))
+        self.is_whole = ids == [entry(number) for number in range(self.wanted)]
 
     def statement(self, statement_id: StatementId) -> StatementId:
         return statement_id  # the revocations themselves are all held
-
-    @property
-    def is_whole(self) -> bool:
-        return self.filled == [entry(number) for number in range(self.wanted)]
 
 
 class Hours:
