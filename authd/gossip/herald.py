@@ -60,6 +60,9 @@ class Herald:
         self._desk = Desk(now=clock.monotonic())
         self._news = asyncio.Event()
         self._telling = 0
+        # In which turn each passive node was told of something last.
+        self._told: dict[PublicKey, int] = {}
+        self._turn = 0
 
     # --- out ------------------------------------------------------------------------------
 
@@ -100,11 +103,18 @@ class Herald:
         await asyncio.sleep(max(0.0, due_at - self._clock.monotonic()))
 
     def _choose(self, count: int) -> list[Sample]:
+        """Draw from those that were told longest ago, so that rounds of one news do not overlap."""
         passive = self._views.passive()
+        self._told = {one.key: self._told.get(one.key, 0) for one in passive}
         chosen: list[Sample] = []
         while passive and len(chosen) < count:
+            longest_ago = min(self._told[one.key] for one in passive)
+            ready = [one for one in passive if self._told[one.key] == longest_ago]
             draw = int.from_bytes(self._entropy.token(4), "big")
-            chosen.append(passive.pop(draw % len(passive)))
+            chosen.append(ready[draw % len(ready)])
+            passive.remove(chosen[-1])
+        self._turn += 1
+        self._told |= {one.key: self._turn for one in chosen}
         return chosen
 
     async def _tell(self, sample: Sample, ids: Iterable[StatementId]) -> int | None:
