@@ -41,9 +41,9 @@ async def hold_side(opening: Awaitable[Streams], *, linger_s: float) -> AsyncIte
         OSError: It cannot be opened.
     """
     reader, writer = await opening
-    # A peer that vanished without a word is noticed some day.
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     try:
+        # A peer that vanished without a word is noticed some day.
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         yield Side(reader, writer)
     finally:
         writer.close()

@@ -122,7 +122,7 @@ class Visitor:
         self._pace = Allowance(rate_per_s=_PEER_BYTES_PER_S, burst=_PEER_BYTES_PER_S, now=now)
         self._deadline.cancel()
         with contextlib.suppress(OSError):  # it may have gone meanwhile
-            _bound_kernel(self._client, _PEER_BUFFER_BYTES)
+            _limit_buffer(self._client, _PEER_BUFFER_BYTES)
 
     def let_go(self) -> None:
         """End it soon, if it was kept: what it was kept for is over."""
@@ -303,8 +303,9 @@ class Acceptor:
                 del self._by_peer[peer]
 
 
-def _bound_kernel(client: socket.socket, size: int) -> None:
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+def _limit_buffer(link: socket.socket, size: int) -> None:
+    """Bound what the kernel takes in before it is read."""
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
 
 def _bound(host: str, port: int) -> list[socket.socket]:
@@ -336,6 +337,6 @@ def _listener(family: int, address: str, port: int) -> socket.socket:
         (address, port), family=family, backlog=_BACKLOG, dualstack_ipv6=address == "::"
     )
     # Inherited by what is accepted.
-    _bound_kernel(listener, _STRANGER_BUFFER_BYTES)
+    _limit_buffer(listener, _STRANGER_BUFFER_BYTES)
     listener.settimeout(0)
     return listener

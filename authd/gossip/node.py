@@ -64,6 +64,9 @@ class GossipSettings:
         remembered: The same, of nodes that were met before the last stop.
         places: Streams held at most; more than are dialled for.
         repair_s: Seconds between repairs on live streams.
+
+    Raises:
+        ConfigError: What is advertised is not of that form.
     """
 
     host: str = "127.0.0.1"
@@ -73,6 +76,11 @@ class GossipSettings:
     remembered: tuple[str, ...] = ()
     places: int = MAX_ACCEPTED
     repair_s: float = REPAIR_S
+
+    def __post_init__(self) -> None:
+        """Check what others are to be told."""
+        if self.advertise and not is_address(self.advertise):
+            raise ConfigError(f"`{self.advertise}` is not `host:port`")
 
 
 class GossipNode:
@@ -101,10 +109,8 @@ class GossipNode:
             transport: How frames travel; gRPC if None.
 
         Raises:
-            ConfigError: An address among the settings is not of that form.
+            ConfigError: A peer's address is not of that form.
         """
-        if settings.advertise and not is_address(settings.advertise):
-            raise ConfigError(f"`{settings.advertise}` is not `host:port`")
         self._key = key
         self._admission = admission
         self._store = store

@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from authd.core import limits
 from authd.core.claims import Kind
 from authd.core.identity import DomainId, PublicKey, SigningKey, StatementId, key_id_text
 from authd.core.quotas import Branches
@@ -28,6 +27,7 @@ from authd.core.statements import Heartbeat
 from authd.core.trust import TrustState
 from authd.errors import EquivocationError, LimitError, StaleRecordError, StoreError
 from authd.service.ends import Endings
+from authd.service.freshness import Freshness
 from authd.service.own_list import BEAT_S, RESTORE_WAIT_S, OwnList, Restored, Scene
 from authd.service.ports import Clock, Item, StatementStore
 from authd.service.remembered import Remembered
@@ -77,9 +77,7 @@ class Heartbeats:
         self._alarms: list[str] = []
         self.domains: dict[DomainId, DomainView] = {}
         self._received_at: dict[StatementId, int] = {}
-        # Until when each domain was fresh under the root before its newest.
-        self._fresh_before: dict[DomainId, int] = {}
-        self._fresh: dict[DomainId, tuple[DomainView, int]] = {}
+        self._freshness = Freshness(clock)
         self._replaced: list[StatementId] = []
         self._remembered = Remembered()
         self._state = TrustState()
@@ -92,8 +90,7 @@ class Heartbeats:
         """Follow a domain to its next root."""
         view = self.domains.get(root.domain)
         if view is not None:
-            until = max(view.fresh_until(), self._fresh_before.get(root.domain, 0))
-            self._fresh_before[root.domain] = until
+            self._freshness.carry_over(root.domain, view)
         view = DomainView(root=root) if view is None else view.with_root(root)
         for key in view.keys:
             if key not in view.views:
@@ -201,7 +198,7 @@ class Heartbeats:
         if not self._remembered.contradicts(heartbeat):
             return
         self._set_view(heartbeat.domain, heartbeat.issuer, mark_equivocation(view))
-        self._fresh_before.pop(heartbeat.domain, None)
+        self._freshness.forget(heartbeat.domain)
         raise EquivocationError(
             f"heartbeat key `{key_id_text(heartbeat.issuer)}` signed two lists of one length:"
             " it no longer counts",
@@ -276,7 +273,7 @@ class Heartbeats:
         return revoke is not None and self.endings.is_needed(revoke, at)
 
     def _accuse(self, domain: DomainId, key: PublicKey) -> None:
-        self._fresh_before.pop(domain, None)
+        self._freshness.forget(domain)
         self._alarms.append(
             f"heartbeat key `{key_id_text(key)}` began a list without revocations that have not"
             " ended: it no longer counts",
@@ -460,29 +457,14 @@ class Heartbeats:
         self.own.settle()
         return signed.heartbeat
 
-    # --- freshness ------------------------------------------------------------------------
+    # --- what is told ---------------------------------------------------------------------
 
     def freshness(self) -> dict[DomainId, int]:
         """Return until when each domain is, or was last, fresh; domains that never were are out.
 
         A host whose clock was set back cannot tell how old a head is: nothing is fresh there.
         """
-        found: dict[DomainId, int] = {}
-        if self._clock.behind_s() > limits.HEARTBEAT_AHEAD_S:
-            return found
-        for domain, view in self.domains.items():
-            # The keys of a new root have yet to sign for it: what was fresh goes on, no longer.
-            until = max(self._fresh_until(domain, view), self._fresh_before.get(domain, 0))
-            if until:
-                found[domain] = until
-        return found
-
-    def _fresh_until(self, domain: DomainId, view: DomainView) -> int:
-        # A view never changes, it is replaced: asked for twice a decision, computed once a view.
-        known = self._fresh.get(domain)
-        if known is None or known[0] is not view:
-            self._fresh[domain] = known = (view, view.fresh_until())
-        return known[1]
+        return self._freshness.of(self.domains)
 
     def own_items(self) -> list[Item]:
         """Return the newest head of the own key, to be pushed.
