@@ -84,7 +84,7 @@ class Claim(enum.IntEnum):
     ENDPOINTS = -65559
     TLS_FINGERPRINT = -65560
     PREFIXES = -65561
-    PREVIOUS_HEAD = -65562
+    PREVIOUS_LIST = -65562
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from typing import Final
 from authd.core import limits
 from authd.core.identity import PublicKey, StatementId
 from authd.core.roots import Root
-from authd.core.statements import Heartbeat
+from authd.core.statements import Heartbeat, ListEnd
 from authd.errors import EquivocationError, LimitError, StaleRecordError
 
 EMPTY_HEAD: Final = bytes(32)
@@ -38,6 +38,11 @@ class Chain:
     epoch: int
     ids: tuple[StatementId, ...] = ()
     head: bytes = EMPTY_HEAD
+
+    @property
+    def end(self) -> ListEnd:
+        """How it ends as far as it is known."""
+        return ListEnd(self.epoch, len(self.ids), self.head)
 
     def append(self, ids: Iterable[StatementId]) -> "Chain":
         """Return the chain with ``ids`` at its end.
@@ -82,11 +87,11 @@ class KeyView:
         return self.closed_heads[-1] if self.closed_heads else None
 
     @property
-    def last_head(self) -> bytes | None:
-        """Hash of the newest list known; None if nothing is known of the key."""
+    def end(self) -> ListEnd | None:
+        """How the newest list known ends; None if nothing is known of the key."""
         if self.newest is not None:
-            return self.newest.head
-        return self.chain.head if self.chain.epoch else None
+            return self.newest.end
+        return self.chain.end if self.chain.epoch else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +116,7 @@ def observe(view: KeyView, heartbeat: Heartbeat, *, now: int) -> KeyView:
         LimitError: Signed more than 5 s ahead of ``now``: not counted.
         StaleRecordError: Not newer than the newest, or of a new list that does not name the head
             of the one before.
-        EquivocationError: Another list of the same length and epoch; mark the key with
-            `mark_equivocation`.
+        EquivocationError: It and the newest `contradict`; mark the key with `mark_equivocation`.
     """
     if heartbeat.issued_at > now + limits.HEARTBEAT_AHEAD_S:
         raise LimitError(
@@ -120,9 +124,8 @@ def observe(view: KeyView, heartbeat: Heartbeat, *, now: int) -> KeyView:
         )
     newest = view.newest
     if newest is not None:
-        same_length = (newest.epoch, newest.count) == (heartbeat.epoch, heartbeat.count)
-        if same_length and newest.head != heartbeat.head:
-            raise EquivocationError("heartbeat: two lists of one length, epoch and key")
+        if contradict(newest, heartbeat):
+            raise EquivocationError("heartbeat: two lists of one key")
         if order(heartbeat) <= order(newest):
             raise StaleRecordError("heartbeat: not newer than the one held")
     if heartbeat.epoch != view.chain.epoch:
@@ -145,13 +148,37 @@ def close(view: KeyView, chain: Chain) -> KeyView:
 
 
 def _check_epoch(view: KeyView, heartbeat: Heartbeat) -> None:
-    if view.last_head is None:
+    if view.end is None:
         return
     if heartbeat.epoch < view.chain.epoch:
         raise StaleRecordError("heartbeat: of a list that was closed")
-    if heartbeat.previous_head != view.last_head:
+    if heartbeat.previous != view.end:
         # Otherwise a thief of the key could begin a list that leaves out what the old one holds.
-        raise StaleRecordError("heartbeat: a new list that does not name the head of the old one")
+        raise StaleRecordError("heartbeat: a new list that does not name the end of the old one")
+
+
+def contradict(one: Heartbeat, other: Heartbeat) -> bool:
+    """Say whether two heads cannot both be of one key that keeps one list after the other.
+
+    A head that names no list before it contradicts none of an earlier list: a key that lost all it
+    knew is no use to those who know more, but it has not lied.
+
+    Args:
+        one: A head.
+        other: Another of the same key.
+    """
+    earlier, later = sorted((one, other), key=order)
+    before = later.previous
+    if earlier.epoch == later.epoch:
+        forked = before != earlier.previous and None not in (before, earlier.previous)
+        return forked or (earlier.count == later.count and earlier.head != later.head)
+    if before is None:
+        return False
+    if earlier.epoch != before.epoch:
+        return earlier.epoch > before.epoch
+    return earlier.count > before.count or (
+        earlier.count == before.count and earlier.head != before.head
+    )
 
 
 def mark_equivocation(view: KeyView) -> KeyView:

@@ -55,6 +55,15 @@ class Revoke:
         return len(self.target) == KEY_BYTES
 
 
+@dataclass(frozen=True, slots=True)
+class ListEnd:
+    """How a list of revocations ended: its epoch, its length and its head."""
+
+    epoch: int
+    count: int
+    head: bytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
     """A verified head of one heartbeat key's chain of revocations."""
@@ -70,7 +79,12 @@ class Heartbeat:
     recent: tuple[StatementId, ...]
     issued_at: int
     expires_at: int
-    previous_head: bytes | None = None
+    previous: ListEnd | None = None
+
+    @property
+    def end(self) -> ListEnd:
+        """How the list ends with this head."""
+        return ListEnd(self.epoch, self.count, self.head)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,11 +227,12 @@ def verify_heartbeat(data: bytes) -> Heartbeat:
         recent=_take_recent(claims),
         issued_at=claims.uint(Claim.IAT, most=MAX_TIME),
         expires_at=claims.uint(Claim.EXP, most=MAX_TIME),
-        previous_head=claims.raw(Claim.PREVIOUS_HEAD, KEY_BYTES)
-        if claims.has(Claim.PREVIOUS_HEAD)
-        else None,
+        previous=_take_previous(claims),
     )
     claims.finish()
+    if heartbeat.previous is not None and heartbeat.previous.epoch >= heartbeat.epoch:
+        msg = "heartbeat: the list before was begun no earlier than this one"
+        raise FormatError(msg)
     life_s = heartbeat.expires_at - heartbeat.issued_at
     if not 0 < life_s <= limits.HEARTBEAT_LIFE_S:
         msg = f"heartbeat: a life of {life_s} s; 1 to {limits.HEARTBEAT_LIFE_S} s is allowed"
@@ -239,6 +254,20 @@ def _take_recent(claims: Claims) -> tuple[StatementId, ...]:
     return recent
 
 
+def _take_previous(claims: Claims) -> ListEnd | None:
+    if not claims.has(Claim.PREVIOUS_LIST):
+        return None
+    match claims.items(Claim.PREVIOUS_LIST, most=3):
+        case [int() as epoch, int() as count, bytes() as head] if (
+            0 <= epoch <= MAX_TIME
+            and 0 <= count <= limits.MAX_CHAIN_ENTRIES
+            and len(head) == KEY_BYTES
+        ):
+            return ListEnd(epoch, count, head)
+    msg = "heartbeat: claim `previous_list` is not an epoch, a length and a head of 32 bytes"
+    raise FormatError(msg)
+
+
 def sign_heartbeat(
     issuer: SigningKey,
     *,
@@ -250,7 +279,7 @@ def sign_heartbeat(
     recent: tuple[StatementId, ...],
     issued_at: int,
     life_s: int = limits.HEARTBEAT_LIFE_S,
-    previous_head: bytes | None = None,
+    previous: ListEnd | None = None,
 ) -> Heartbeat:
     """Make a heartbeat that lives ``life_s`` seconds.
 
@@ -264,7 +293,7 @@ def sign_heartbeat(
         recent: The last of the list, at most ``limits.MAX_RECENT_IDS``.
         issued_at: Seconds since the Unix epoch.
         life_s: 1 to ``limits.HEARTBEAT_LIFE_S``.
-        previous_head: The last head of the list before this one; None if this is the key's first.
+        previous: How the list before this one ended; None if this is the key's first.
     """
     claims: dict[int, CborValue] = {
         Claim.ISS: issuer.public,
@@ -278,8 +307,8 @@ def sign_heartbeat(
     }
     if recent:
         claims[Claim.RECENT] = list(recent)
-    if previous_head is not None:
-        claims[Claim.PREVIOUS_HEAD] = previous_head
+    if previous is not None:
+        claims[Claim.PREVIOUS_LIST] = [previous.epoch, previous.count, previous.head]
     return verify_heartbeat(seal_envelope(LABELS[Kind.HEARTBEAT], encode(claims), issuer))
 
 

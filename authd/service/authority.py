@@ -212,8 +212,9 @@ class Authority(Knowledge):
                 batch.accept(heartbeat, data)
         except EquivocationError:
             # Both heads are evidence: a restart must not forget what this key did, and whoever
-            # has only one of them must come to know.
-            self._save([(heartbeat, data)], source)
+            # has only one of them must come to know. The other may have been replaced on disk.
+            rivals = self.heartbeats.rivals(heartbeat.issuer)
+            self._save([(one, one.encoded) for one in rivals], source)
             batch.evidence.append(heartbeat.statement_id)
             raise
 

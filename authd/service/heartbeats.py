@@ -121,7 +121,7 @@ class Heartbeats:
         Raises:
             LimitError: Signed too far ahead.
             StaleRecordError: Not newer than the one held.
-            EquivocationError: Its key signed two lists; it no longer counts.
+            EquivocationError: Its key signed two lists; it no longer counts. `rivals` tells which.
             StoreError: The list cannot be written; nothing was taken in.
         """
         domain = self.domains.get(heartbeat.domain)
@@ -155,7 +155,7 @@ class Heartbeats:
                 self._troubles.refuse(signer)
                 self._refuse(heartbeat, _ASTRAY, of_others=False)
             raise
-        begun = view.last_head is not None and changed.chain.epoch != view.chain.epoch
+        begun = view.end is not None and changed.chain.epoch != view.chain.epoch
         if begun and self._loaded and not self._troubles.may_begin(signer):
             # Everybody has to fetch it. It is told again, and taken later.
             self._troubles.refuse(signer)
@@ -177,7 +177,7 @@ class Heartbeats:
 
     def _with_closed(self, view: KeyView) -> KeyView:
         """Find the heads that the newest list goes on from, if a restart has parted them."""
-        if view.closed_heads or view.newest is None or view.newest.previous_head is None:
+        if view.closed_heads or view.newest is None or view.newest.previous is None:
             return view
         return replace(view, closed_heads=self._remembered.closed_before(view.newest))
 
@@ -190,19 +190,25 @@ class Heartbeats:
                 self._received_at.pop(one.statement_id, None)
 
     def _compare(self, view: KeyView, heartbeat: Heartbeat) -> None:
-        """Compare a head, however old, with the others of its length.
+        """Compare a head, however old, with the others of its key.
 
         Raises:
-            EquivocationError: They differ.
+            EquivocationError: It and one of them cannot both be.
         """
         if not self._remembered.contradicts(heartbeat):
             return
         self._set_view(heartbeat.domain, heartbeat.issuer, mark_equivocation(view))
         self._freshness.forget(heartbeat.domain)
+        kept = {one.statement_id for one in self.rivals(heartbeat.issuer)}
+        self._replaced = [one for one in self._replaced if one not in kept]
         raise EquivocationError(
-            f"heartbeat key `{key_id_text(heartbeat.issuer)}` signed two lists of one length:"
-            " it no longer counts",
+            f"heartbeat key `{key_id_text(heartbeat.issuer)}` signed two lists that contradict each"
+            " other (it is stolen, or was brought back from too old a copy): it no longer counts",
         )
+
+    def rivals(self, key: PublicKey) -> tuple[Heartbeat, ...]:
+        """Return the two heads that prove that a key lied; none if it has not."""
+        return self._remembered.evidence.get(key, ())
 
     def take_replaced(self) -> list[StatementId]:
         """Return the heads that newer ones have replaced since the last call."""
@@ -481,12 +487,12 @@ class Heartbeats:
     def newest_items(self) -> list[Item]:
         """Return the newest head of each key, behind the last heads of the lists before it.
 
-        Of a key that signed two lists of one length both are returned: whoever has neither, or
-        only one, is to know.
+        Of a key that lied the two heads that prove it are returned: whoever has neither, or only
+        one, is to know.
         """
         heads: list[Heartbeat | None] = []
         for domain in self.domains.values():
             for key in domain.keys:
                 view = domain.view(key)
-                heads += self._remembered.evidence.get(key, (*view.closed_heads, view.newest))
+                heads += self.rivals(key) or (*view.closed_heads, view.newest)
         return [Item(Kind.HEARTBEAT, head.encoded) for head in heads if head is not None]

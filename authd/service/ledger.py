@@ -58,6 +58,9 @@ class Ledger:
         ]
         durable = any(one.kind in (Kind.REVOKE, Kind.ROOT) for one in stored)
         self._store.save_statements(stored, durable=durable)
+        if self._gone:
+            saved = {one.statement_id for one in stored}
+            self._gone = [one for one in self._gone if one not in saved]
 
     def forget(self, replaced: Iterable[StatementId]) -> None:
         """Take statements off the disk that others have replaced; later, if it cannot be written.

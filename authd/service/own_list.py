@@ -13,7 +13,7 @@ from authd.core.identity import DomainId, PublicKey, SigningKey, StatementId
 from authd.core.quotas import Branches, to_list
 from authd.core.revocations import Chain, KeyView, close, order
 from authd.core.roots import Root
-from authd.core.statements import Heartbeat, sign_heartbeat
+from authd.core.statements import Heartbeat, ListEnd, sign_heartbeat
 from authd.core.trust import TrustState
 from authd.errors import StoreError
 from authd.service.ports import Clock, StatementStore, StoredStatement
@@ -365,7 +365,7 @@ class OwnList:
             head=chain.head,
             recent=chain.ids[-limits.MAX_RECENT_IDS :],
             issued_at=max(now, newest_at + 1),
-            previous_head=_head_before(view, begins=begins),
+            previous=_list_before(view, begins=begins),
         )
         self._keep(heartbeat, chain, added, begins=begins)
         self._signed_at, self._dirty = now, False
@@ -411,8 +411,8 @@ class OwnList:
                 raise
 
 
-def _head_before(view: KeyView, *, begins: bool) -> bytes | None:
-    """Return the last head of the list before; every head names it, for whoever missed some."""
+def _list_before(view: KeyView, *, begins: bool) -> ListEnd | None:
+    """Return how the list before ended; every head names it, for whoever missed some."""
     if begins:
-        return view.last_head
-    return view.newest.previous_head if view.newest else None
+        return view.end
+    return view.newest.previous if view.newest else None

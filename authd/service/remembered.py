@@ -1,10 +1,11 @@
-"""The newest heads of each heartbeat key, however old: two that differ prove that it lied."""
+"""The newest heads of each heartbeat key, however old: two of them can prove that it lied."""
 
 from collections import OrderedDict
 from typing import Final
 
 from authd.core import limits
 from authd.core.identity import PublicKey
+from authd.core.revocations import contradict
 from authd.core.statements import Heartbeat
 
 _REMEMBERED_HEADS: Final = 64
@@ -19,15 +20,16 @@ class Remembered:
         self.evidence: dict[PublicKey, tuple[Heartbeat, Heartbeat]] = {}
 
     def contradicts(self, heartbeat: Heartbeat) -> bool:
-        """Remember a head; True if its key signed another list of that length and epoch.
+        """Remember a head; True if it and one that is remembered `contradict`.
 
         Both are kept as ``evidence`` then.
         """
         seen = self._heads.setdefault(heartbeat.issuer, OrderedDict())
-        rival = seen.setdefault((heartbeat.epoch, heartbeat.count), heartbeat)
+        rival = next((one for one in seen.values() if contradict(one, heartbeat)), None)
+        seen.setdefault((heartbeat.epoch, heartbeat.count), heartbeat)
         while len(seen) > _REMEMBERED_HEADS:
             seen.popitem(last=False)
-        if rival.head == heartbeat.head:
+        if rival is None:
             return False
         self.evidence[heartbeat.issuer] = (rival, heartbeat)
         return True
@@ -38,8 +40,7 @@ class Remembered:
         found: list[Heartbeat] = []
         head: Heartbeat | None = newest
         while head is not None and len(found) < limits.MAX_CLOSED_HEADS:
-            before, epoch = head.previous_head, head.epoch
-            earlier = [one for one in seen if one.head == before and one.epoch < epoch]
-            head = max(earlier, key=lambda one: (one.epoch, one.issued_at), default=None)
+            before = head.previous
+            head = next((one for one in seen if one.end == before), None)
             found += [head] if head is not None else []
         return tuple(reversed(found))

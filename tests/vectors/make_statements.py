@@ -121,13 +121,33 @@ def statements() -> Iterator[Vector]:
         ),
         ("heartbeat", "new-epoch"): (
             "ok",
-            "a list begun anew names the head of the one before",
-            heartbeat(epoch=NOW, previous_head=chain(ids)),
+            "a list begun anew names how the one before ended",
+            heartbeat(epoch=NOW, previous_list=[NOW - 9, 18, chain(ids)]),
         ),
-        ("heartbeat", "short-previous-head"): (
+        ("heartbeat", "previous-list-short-head"): (
             "malformed",
-            "31 bytes",
-            heartbeat(epoch=NOW, previous_head=bytes(31)),
+            "a head of 31 bytes",
+            heartbeat(epoch=NOW, previous_list=[NOW - 9, 0, bytes(31)]),
+        ),
+        ("heartbeat", "previous-list-of-two"): (
+            "malformed",
+            "an epoch and a length, no head",
+            heartbeat(epoch=NOW, previous_list=[NOW - 9, 0]),
+        ),
+        ("heartbeat", "previous-list-too-long"): (
+            "malformed",
+            "1 000 001 entries",
+            heartbeat(epoch=NOW, previous_list=[NOW - 9, 1_000_001, bytes(32)]),
+        ),
+        ("heartbeat", "previous-list-bare-head"): (
+            "malformed",
+            "a head without epoch and length",
+            heartbeat(epoch=NOW, previous_list=bytes(32)),
+        ),
+        ("heartbeat", "previous-list-not-before"): (
+            "malformed",
+            "begun in the same second",
+            heartbeat(epoch=NOW, previous_list=[NOW, 0, bytes(32)]),
         ),
         ("heartbeat", "too-few-recent"): (
             "malformed",

@@ -41,7 +41,7 @@ CLAIMS |= {
             "endpoints",
             "tls_fingerprint",
             "prefixes",
-            "previous_head",
+            "previous_list",
         ),
     )
 }

@@ -13,6 +13,7 @@ from authd.core.revocations import (
     DomainView,
     Gap,
     KeyView,
+    contradict,
     extend_head,
     fill,
     gap,
@@ -21,7 +22,7 @@ from authd.core.revocations import (
     prove,
 )
 from authd.core.roots import Root, RootClaims, sign_root
-from authd.core.statements import Heartbeat, sign_heartbeat
+from authd.core.statements import Heartbeat, ListEnd, sign_heartbeat
 from authd.errors import EquivocationError, LimitError, StaleRecordError
 from tests.unit.core.world import NOW, authority, key, make_root, publics
 
@@ -194,9 +195,59 @@ def test_two_lists_of_one_length_are_equivocation() -> None:
     assert prove(later, holds=everything, received_at=NOW).proven is None
 
 
+A, AB, AC = (extend_head(EMPTY_HEAD, ids) for ids in (IDS[:1], IDS[:2], IDS[:3:2]))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"ids": IDS[:2]}, {"ids": IDS[:3:2]}),
+        # Two lists that go on from different ones, in one epoch.
+        ({"previous": ListEnd(5, 1, A)}, {"previous": ListEnd(5, 2, AB), "ids": IDS[:3]}),
+        ({"previous": ListEnd(5, 1, A)}, {"previous": ListEnd(6, 1, A), "ids": IDS[:3]}),
+        # A list that goes on after it was closed, or was another when it was.
+        ({"ids": IDS[:2]}, {"epoch": 8, "previous": ListEnd(7, 1, A)}),
+        ({"ids": IDS[:2]}, {"epoch": 8, "previous": ListEnd(7, 2, AC)}),
+        # A list that begins where another had begun already.
+        ({"ids": IDS[:2]}, {"epoch": 8, "previous": ListEnd(6, 2, AB)}),
+    ],
+)
+def test_a31_two_heads_of_no_one_history_contradict_each_other(
+    first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    one, other = beat(**first), beat(**second, issued_at=NOW + 1)
+    assert contradict(one, other)
+    assert contradict(other, one)
+    with pytest.raises(EquivocationError):
+        observe(proven(one), other, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"ids": IDS[:2]}, {"ids": IDS[:2]}),
+        ({"ids": IDS[:2]}, {"ids": IDS[:3]}),
+        ({"ids": IDS[:2]}, {"epoch": 8, "previous": ListEnd(7, 2, AB)}),
+        # The rest of the list is not known here.
+        ({"ids": IDS[:1]}, {"epoch": 8, "previous": ListEnd(7, 2, AC)}),
+        # There may have been a list between.
+        ({"ids": IDS[:2]}, {"epoch": 9, "previous": ListEnd(8, 1, A)}),
+        # A key that lost what it knew has not lied.
+        ({"ids": IDS[:2]}, {"epoch": 8, "ids": IDS[2:]}),
+        ({"ids": IDS[:2]}, {"ids": IDS[:3], "previous": ListEnd(6, 1, A)}),
+    ],
+)
+def test_heads_of_one_history_do_not_contradict(
+    first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    one, other = beat(**first), beat(**second, issued_at=NOW + 1)
+    assert not contradict(one, other)
+    assert not contradict(other, one)
+
+
 def test_a_new_epoch_begins_a_new_list() -> None:
     old = proven(beat(ids=IDS[:2]))
-    first = beat(ids=IDS[2:3], epoch=8, previous_head=old.last_head)
+    first = beat(ids=IDS[2:3], epoch=8, previous=old.end)
     view = observe(old, first, now=NOW)
     assert view.chain == Chain(epoch=8).append(IDS[2:3])
     assert view.closed == old.newest
@@ -204,17 +255,17 @@ def test_a_new_epoch_begins_a_new_list() -> None:
     assert proven(beat(ids=IDS[2:4], epoch=8, issued_at=NOW + 1), view).chain.ids == IDS[2:4]
 
 
-@pytest.mark.parametrize("named", [None, EMPTY_HEAD, extend_head(EMPTY_HEAD, IDS[:1])])
-def test_a30_a_new_epoch_counts_only_under_the_last_head_of_the_old(named: bytes | None) -> None:
+@pytest.mark.parametrize("named", [None, ListEnd(7, 3, extend_head(EMPTY_HEAD, IDS[:3]))])
+def test_a30_a_new_epoch_counts_only_under_the_end_of_the_old(named: ListEnd | None) -> None:
     view = proven(beat(ids=IDS[:2]))
-    with pytest.raises(StaleRecordError, match="does not name the head"):
-        observe(view, beat(epoch=8, previous_head=named), now=NOW)
+    with pytest.raises(StaleRecordError, match="does not name the end"):
+        observe(view, beat(epoch=8, previous=named), now=NOW)
 
 
-def test_a_daemon_that_was_behind_follows_over_the_last_head_of_the_old_epoch() -> None:
+def test_a_daemon_that_was_behind_follows_over_the_end_of_the_old_epoch() -> None:
     behind = proven(beat(ids=IDS[:1]))
     last = beat(ids=IDS[:2], issued_at=NOW + 1)
-    first = beat(epoch=8, issued_at=NOW + 2, previous_head=last.head)
+    first = beat(epoch=8, issued_at=NOW + 2, previous=last.end)
     with pytest.raises(StaleRecordError):
         observe(behind, first, now=NOW)
     followed = observe(observe(behind, last, now=NOW), first, now=NOW)
@@ -223,20 +274,24 @@ def test_a_daemon_that_was_behind_follows_over_the_last_head_of_the_old_epoch() 
 
 def test_a29_a_closed_epoch_is_never_gone_back_to() -> None:
     old = proven(beat(ids=IDS[:2]))
-    view = observe(old, beat(epoch=8, previous_head=old.last_head), now=NOW)
+    view = observe(old, beat(epoch=8, previous=old.end), now=NOW)
     with pytest.raises(StaleRecordError):
-        observe(view, beat(ids=IDS[:3], issued_at=NOW + 1), now=NOW)
+        observe(view, beat(ids=IDS[:2], issued_at=NOW + 1), now=NOW)
 
 
 def test_a29_entries_kept_over_a_restart_bind_the_key_as_a_head_does() -> None:
     kept = KeyView(chain=Chain(epoch=7).append(IDS[:2]))
-    assert kept.last_head == extend_head(EMPTY_HEAD, IDS[:2])
-    for refused in (beat(epoch=6), beat(epoch=8), beat(epoch=8, previous_head=EMPTY_HEAD)):
+    assert kept.end == ListEnd(7, 2, extend_head(EMPTY_HEAD, IDS[:2]))
+    for refused in (
+        beat(epoch=6),
+        beat(epoch=8),
+        beat(epoch=8, previous=ListEnd(7, 0, EMPTY_HEAD)),
+    ):
         with pytest.raises(StaleRecordError):
             observe(kept, refused, now=NOW)
-    follower = beat(epoch=8, previous_head=kept.last_head)
+    follower = beat(epoch=8, previous=kept.end)
     assert observe(kept, follower, now=NOW).newest == follower
-    assert KeyView().last_head is None
+    assert KeyView().end is None
     assert observe(KeyView(), beat(epoch=8), now=NOW).closed is None
 
 
@@ -393,7 +448,7 @@ def test_reset_skips_the_hand_over() -> None:
 
 
 def closing(view: KeyView, ids: Iterable[StatementId], **changes: Any) -> Heartbeat:
-    return beat(ids=ids, epoch=view.chain.epoch + 1, previous_head=view.last_head, **changes)
+    return beat(ids=ids, epoch=view.chain.epoch + 1, previous=view.end, **changes)
 
 
 def test_a_new_list_counts_without_what_has_ended_or_is_not_known() -> None:

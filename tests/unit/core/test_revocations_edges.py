@@ -12,12 +12,12 @@ from authd.core.revocations import (
     DomainView,
     Gap,
     KeyView,
-    extend_head,
     fill,
     gap,
     observe,
     prove,
 )
+from authd.core.statements import ListEnd
 from authd.errors import LimitError, StaleRecordError
 from tests.unit.core.test_revocations import IDS, beat, everything, proven
 from tests.unit.core.world import NOW, authority, key, make_root, publics
@@ -30,7 +30,7 @@ def test_the_method_is_called_as_clients_call_it() -> None:
 def test_nothing_is_live_or_signed_of_a_key_nobody_has_heard_of() -> None:
     view = KeyView()
     assert (view.live_until, view.signed_version, view.chain.epoch) == (0, 0, 0)
-    assert (view.newest, view.proven, view.closed, view.last_head) == (None, None, None, None)
+    assert (view.newest, view.proven, view.closed, view.end) == (None, None, None, None)
     assert not view.equivocated
 
 
@@ -55,10 +55,9 @@ def test_a_gap_behind_known_entries_is_filled_by_just_those_that_are_missing() -
 
 def test_a_list_older_than_the_stored_one_is_refused_even_if_it_names_its_head() -> None:
     stored = KeyView(chain=Chain(epoch=7).append(IDS[:3]))
-    head = extend_head(bytes(32), IDS[:3])
     with pytest.raises(StaleRecordError, match="closed"):
-        observe(stored, beat(epoch=6, previous_head=head), now=NOW)
-    assert observe(stored, beat(epoch=8, previous_head=head), now=NOW).chain.epoch == 8
+        observe(stored, beat(epoch=6, previous=ListEnd(5, 3, stored.chain.head)), now=NOW)
+    assert observe(stored, beat(epoch=8, previous=stored.end), now=NOW).chain.epoch == 8
 
 
 # --- five keys ------------------------------------------------------------------------------------

@@ -143,7 +143,7 @@ def test_a_key_that_left_out_too_much_does_not_count_after_a_restart_either(
     sign(site)
     first = hear(site, "hb-3", ids)
     site.clock.advance(2)
-    liar = beat(site.domain, "hb-3", [], at=START + 4, epoch=START + 4, previous=first.head)
+    liar = beat(site.domain, "hb-3", [], at=START + 4, epoch=START + 4, previous=first.end)
     gossip(site, liar)
     assert view_of(site, "hb-3").equivocated
     pass_turn_of_three(site, (), MONTH)
@@ -263,7 +263,7 @@ def test_what_comes_back_because_a_list_names_it_is_not_listed_here_and_goes_aga
     assert view_of(site).chain.ids == ()
     site.clock.advance(3_600)
     at = site.clock.now()
-    gossip(site, beat(site.domain, "hb-3", [], at=at, epoch=at, previous=first.head))
+    gossip(site, beat(site.domain, "hb-3", [], at=at, epoch=at, previous=first.end))
     sign(site)
     assert site.service.authority.forget_revocations() == 5
 
@@ -348,7 +348,7 @@ def test_a_key_that_begins_lists_without_end_is_put_off(tmp_path: Path) -> None:
                 [],
                 at=START,
                 epoch=START - 89 + number,
-                previous=heads[-1].head,
+                previous=heads[-1].end,
             )
         )
     gossip(site, *heads)
@@ -371,7 +371,7 @@ def test_a_key_whose_heads_cannot_be_followed_for_long_is_reported_until_they_ca
     between = beat(site.domain, "hb-1", more, at=START + 1, epoch=START)
     gossip(site, first)
     site.clock.advance(2)
-    last = beat(site.domain, "hb-1", [], at=START + 2, epoch=START + 2, previous=between.head)
+    last = beat(site.domain, "hb-1", [], at=START + 2, epoch=START + 2, previous=between.end)
     gossip(site, last)
     site.clock.advance(limits.KEY_AMISS_S - 1)
     assert site.service.authority.alarms == []

@@ -12,7 +12,7 @@ from authd.core import limits
 from authd.core.grants import Grant
 from authd.core.identity import StatementId
 from authd.core.revocations import KeyView
-from authd.core.statements import Heartbeat, Revoke, sign_heartbeat
+from authd.core.statements import Heartbeat, ListEnd, Revoke, sign_heartbeat
 from authd.errors import ReasonCode
 from authd.service import ends, knowledge
 from authd.service.desk import GossipDesk
@@ -114,7 +114,7 @@ def test_what_ended_is_left_off_the_new_list_and_forgotten(tmp_path: Path) -> No
         pass_turn(site, MONTH)
     after = view_of(site)
     assert after.newest is not None
-    assert after.newest.previous_head == before.chain.head
+    assert after.newest.previous == before.chain.end
     assert after.chain.epoch > before.chain.epoch
     # In the order in which they were listed.
     assert after.chain.ids == tuple(one for one in before.chain.ids if one in kept)
@@ -347,7 +347,7 @@ def beat(
     *,
     at: int,
     epoch: int,
-    previous: bytes | None = None,
+    previous: ListEnd | None = None,
 ) -> Heartbeat:
     listed, digest = tuple(ids), bytes(32)
     for one in listed:
@@ -361,7 +361,7 @@ def beat(
         head=digest,
         recent=listed[-16:],
         issued_at=at,
-        previous_head=previous,
+        previous=previous,
     )
 
 
@@ -381,7 +381,7 @@ def test_a31_a_key_that_forgets_what_has_not_ended_never_counts_again(tmp_path: 
         gossip(site, first)
         assert fresh(site)
         left = ids[:place] + ids[place + 1 :]
-        second = beat(site.domain, "hb-1", left, at=START + 1, epoch=START + 1, previous=first.head)
+        second = beat(site.domain, "hb-1", left, at=START + 1, epoch=START + 1, previous=first.end)
         site.clock.advance(1)
         gossip(site, second)
         assert not fresh(site)
@@ -402,7 +402,7 @@ def test_a_key_may_leave_out_what_has_ended_even_a_moment_ago(tmp_path: Path) ->
     gossip(site, first)
     site.clock.time = float(grant.expires_at)
     at = grant.expires_at
-    second = beat(site.domain, "hb-1", ids[1:], at=at, epoch=at, previous=first.head)
+    second = beat(site.domain, "hb-1", ids[1:], at=at, epoch=at, previous=first.end)
     gossip(site, second)
     assert fresh(site)
     assert not view_of(site).equivocated
@@ -414,7 +414,7 @@ def test_a_grant_that_is_not_known_here_accuses_nobody_and_stays_revoked(tmp_pat
     unknown = revoke(site, bytes(16)).statement_id
     first = beat(site.domain, "hb-1", [unknown], at=START, epoch=START - 9)
     gossip(site, first)
-    second = beat(site.domain, "hb-1", [], at=START + 1, epoch=START + 1, previous=first.head)
+    second = beat(site.domain, "hb-1", [], at=START + 1, epoch=START + 1, previous=first.end)
     gossip(site, second)
     assert fresh(site)
     site.clock.advance(MONTH)
@@ -422,25 +422,38 @@ def test_a_grant_that_is_not_known_here_accuses_nobody_and_stays_revoked(tmp_pat
     assert unknown in site.service.authority.state.revocations
 
 
-def test_a30_a_second_new_list_under_one_head_is_refused_by_whoever_has_the_first(
+def test_a31_a_second_new_list_under_one_head_convicts_also_after_a_restart(
     tmp_path: Path,
 ) -> None:
     site, _, ids = observer(tmp_path)
     first = beat(site.domain, "hb-1", ids, at=START, epoch=START - 9)
     more = revoke(site, OTHER.public).statement_id
-    second = beat(site.domain, "hb-1", ids, at=START, epoch=START - 8, previous=first.head)
+    second = beat(site.domain, "hb-1", ids, at=START, epoch=START - 8, previous=first.end)
     longer = beat(
-        site.domain, "hb-1", [*ids, more], at=START + 1, epoch=START - 8, previous=first.head
+        site.domain, "hb-1", [*ids, more], at=START + 1, epoch=START - 8, previous=first.end
     )
-    fork = beat(site.domain, "hb-1", ids[::-1], at=START + 2, epoch=START - 7, previous=first.head)
+    fork = beat(site.domain, "hb-1", ids[::-1], at=START + 2, epoch=START - 7, previous=first.end)
     gossip(site, first, second, longer)
-    assert gossip(site, fork) == []
     assert view_of(site).newest == longer
-    # And two of one epoch and length are what they always were.
-    rival = beat(
-        site.domain, "hb-1", [more, *ids], at=START + 2, epoch=START - 8, previous=first.head
-    )
-    gossip(site, rival)
+    gossip(site, fork)
+    for _ in range(2):
+        assert view_of(site).equivocated
+        assert not fresh(site)
+        assert "contradict each other" in site.service.authority.alarms[0]
+        one, other = site.service.authority.heartbeats.newest_items()
+        assert one.data in (second.encoded, longer.encoded)
+        assert other.data == fork.encoded
+        site.close()
+        site.open()
+
+
+def test_a31_a_list_that_goes_on_after_it_was_closed_convicts(tmp_path: Path) -> None:
+    site, _, ids = observer(tmp_path)
+    first = beat(site.domain, "hb-1", ids[:1], at=START, epoch=START - 9)
+    second = beat(site.domain, "hb-1", ids, at=START, epoch=START - 8, previous=first.end)
+    gossip(site, first, second)
+    assert not view_of(site).equivocated
+    gossip(site, beat(site.domain, "hb-1", ids, at=START + 1, epoch=START - 9))
     assert view_of(site).equivocated
 
 
@@ -450,12 +463,12 @@ def test_a_list_that_is_closed_before_it_could_be_proven_leaves_no_trace(tmp_pat
     first = beat(site.domain, "hb-1", ids, at=START, epoch=START - 9)
     lost = StatementId(b"?" * 16)
     second = beat(
-        site.domain, "hb-1", [*ids, lost], at=START + 1, epoch=START - 8, previous=first.head
+        site.domain, "hb-1", [*ids, lost], at=START + 1, epoch=START - 8, previous=first.end
     )
     third = beat(
-        site.domain, "hb-1", [lost, *ids], at=START + 2, epoch=START - 7, previous=second.head
+        site.domain, "hb-1", [lost, *ids], at=START + 2, epoch=START - 7, previous=second.end
     )
-    fourth = beat(site.domain, "hb-1", ids, at=START + 3, epoch=START - 6, previous=third.head)
+    fourth = beat(site.domain, "hb-1", ids, at=START + 3, epoch=START - 6, previous=third.end)
     gossip(site, first, second)
     assert site.service.authority.heartbeats.lacks(lost)
     assert site.store.load_closed(site.domain.id, key) == ids

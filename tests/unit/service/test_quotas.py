@@ -537,12 +537,12 @@ def test_what_only_a_closed_list_named_is_wanted_no_more(tmp_path: Path) -> None
             head=digest(one),
             recent=(one,),
             issued_at=START - 3 + number,
-            previous_head=before,
+            previous=before,
         )
         gossip(site, signed)
         assert beats.lacks(one)
         assert last is None or not beats.lacks(last)
-        before, last = signed.head, one
+        before, last = signed.end, one
 
 
 def test_another_domain_has_one_budget_however_many_keys_it_names(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from authd.core.identity import PublicKey
 from authd.core.revocations import Chain, KeyView
-from authd.core.statements import Revoke, sign_heartbeat
+from authd.core.statements import ListEnd, Revoke, sign_heartbeat
 from authd.service.desk import GossipDesk
 from authd.service.heartbeats import RESTORE_WAIT_S, Restored
 from tests.unit.service.scenes import DEVICE, OTHER, TEMP, revoke
@@ -117,7 +117,7 @@ async def test_a_restored_daemon_says_nothing_until_it_knows_how_its_list_ended(
     assert done == ["done"]
     newest = view_of(lost, key).newest
     assert newest is not None
-    assert (newest.previous_head, newest.epoch > last.epoch) == (last.head, True)
+    assert (newest.previous, newest.epoch > last.epoch) == (last.end, True)
     assert newest.count == 44, "nothing acknowledged is lost"
     await tell([lost], others[0])
     for site in sites[:2]:
@@ -180,21 +180,21 @@ async def test_a_lone_daemon_begins_at_once_and_again_after_a_crash_in_between(
     assert done == ["done"], "with the first head, at the start"
     first = view_of(site, key).newest
     assert first is not None
-    assert (first.previous_head, first.count) == (before.head, 2)
+    assert (first.previous, first.count) == (before.end, 2)
     site.close()
     # The note that it is done was lost.
     site.clock.advance(100)
     site.open(restored=Restored(alone=True, done=lambda: done.append("again")))
     second = view_of(site, key).newest
     assert second is not None
-    assert (second.previous_head, done) == (first.head, ["done", "again"])
+    assert (second.previous, done) == (first.end, ["done", "again"])
     assert view_of(site, key).closed == first
     site.close()
     site.open()
     assert view_of(site, key).closed == first, "kept for whoever is behind"
     third = view_of(site, key).newest
     assert third is not None
-    assert third.previous_head == first.head, "every head of a list names the list before"
+    assert third.previous == first.end, "every head of a list names the list before"
     items = site.service.authority.heartbeats.newest_items()
     heads = [before.encoded, first.encoded, third.encoded]
     assert [one.data for one in items] == heads, "whoever missed several lists can follow"
@@ -264,7 +264,7 @@ async def test_a_copy_from_which_nothing_leads_to_the_newest_list_is_never_gone_
         head=bytes(32),
         recent=(),
         issued_at=clock.now() - 40,
-        previous_head=bytes(range(32)),
+        previous=ListEnd(clock.now() - 50, 0, bytes(range(32))),
     )
     for other in others:
         known = other.service.authority.heartbeats
