@@ -63,7 +63,7 @@ def droppable(
         state: What is held.
         branches: Of that state.
     """
-    if not spent or not state.flooded:
+    if not state.flooded:
         return spent
     standing: dict[PublicKey, bool] = {}
     kept = set[StatementId]()

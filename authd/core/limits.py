@@ -69,7 +69,8 @@ REVOCATION_KEPT_S: Final = 86_400
 # it is needed no more: a host whose clock is ahead for an hour must not forget what is needed.
 SPENT_FOR_S: Final = 86_400
 # Everybody fetches a new list whole: a shorter one is not worth it, nor is one a month not enough.
-MIN_CLOSED_ENTRIES: Final = 1_024
+# A quarter of the smallest quota of revocations, so that few branches fall by what is long over.
+MIN_CLOSED_ENTRIES: Final = 64
 NEW_LIST_EVERY_S: Final = 30 * 86_400
 # A full list stops its key. 16 MB a day for each daemon, and room for 100 000 until then.
 NEARLY_FULL_ENTRIES: Final = 900_000

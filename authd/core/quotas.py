@@ -287,6 +287,39 @@ def find_fallen(state: TrustState, branches: Branches) -> frozenset[Branch]:
     return branches.crowded() | find_flooded(state, branches)
 
 
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """A branch that is about to fall.
+
+    Attributes:
+        branch: Which.
+        what: ``revocations`` or ``issuers``.
+        held: How many it holds.
+        most: With more it falls.
+    """
+
+    branch: Branch
+    what: str
+    held: int
+    most: int
+
+
+def find_filling(state: TrustState, branches: Branches) -> tuple[Filling, ...]:
+    """Find the branches that hold three quarters of what they may, and have not fallen."""
+    issuers = {key: len(below) for key, below in state.delegates.items()}
+    found = []
+    for what, own, quotas in (
+        ("revocations", state.charges, limits.REVOCATIONS_PER_BRANCH),
+        ("issuers", issuers, limits.ISSUERS_PER_BRANCH),
+    ):
+        over = branches.over(own, quotas)
+        for branch, held in sorted(branches.loads(own, quotas, over).items()):
+            most = quotas[branches.level(branch)]
+            if 4 * held >= 3 * most and branch not in over | state.fallen:
+                found.append(Filling(branch, what, held, most))
+    return tuple(found)
+
+
 def is_surplus(revoke: Revoke, state: TrustState, branches: Branches) -> bool:
     """Say whether a revocation takes nothing away that is not taken away already.
 

@@ -98,7 +98,8 @@ class Knowledge:
     @property
     def alarms(self) -> list[str]:
         """What the operator is to know: what happened, and what is amiss now."""
-        return [*self._alarms, *self.heartbeats.problems()]
+        filling = self.quotas.warnings(self.state)
+        return [*self._alarms, *self.heartbeats.problems(), *filling]
 
     def set_policy(self, policy: Policy) -> None:
         """Judge by another policy from now on."""

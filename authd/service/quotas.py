@@ -14,7 +14,15 @@ from authd.core.claims import Kind
 from authd.core.grants import Grant, KeySubject
 from authd.core.identity import StatementId, key_id
 from authd.core.policy import Policy
-from authd.core.quotas import Branch, Branches, find_flooded, is_surplus
+from authd.core.quotas import (
+    Branch,
+    Branches,
+    Filling,
+    branch_name,
+    find_filling,
+    find_flooded,
+    is_surplus,
+)
 from authd.core.statements import Revoke, Statement
 from authd.core.trust import TrustState
 from authd.service.ports import Clock
@@ -56,6 +64,7 @@ class Quotas:
         self._full: tuple[object, object, frozenset[Branch]] | None = None
         # Set by whoever knows which revocations are of grants that ended long ago.
         self.is_over: Callable[[Revoke], bool] = lambda _: False
+        self._filling: tuple[tuple[object, ...], tuple[Filling, ...]] | None = None
         self.limited = 0
         self.surplus = 0
 
@@ -65,6 +74,18 @@ class Quotas:
             self.branches = self.branches.following(state, policy.domains)
         flooded = find_flooded(state, self.branches)
         return state.with_fallen(flooded | self.branches.crowded(), flooded)
+
+    def warnings(self, state: TrustState) -> list[str]:
+        """Say which branches are about to fall."""
+        asked = (state.charges, state.delegates, self.branches)
+        known = self._filling
+        if known is None or any(a is not b for a, b in zip(known[0], asked, strict=True)):
+            self._filling = known = (asked, find_filling(state, self.branches))
+        return [
+            f"the branch of `{branch_name(one.branch)}` holds {one.held} {one.what} of"
+            f" {one.most}: with more it is treated as revoked whole"
+            for one in known[1]
+        ]
 
     # --- stock ----------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from authd.core.quotas import (
     Branches,
     branch_name,
     find_fallen,
+    find_filling,
     find_flooded,
     is_surplus,
     to_list,
@@ -168,6 +169,32 @@ def test_a_branch_with_more_revocations_than_its_quota_is_revoked_whole_and_no_o
     assert "overflowed its quota" in world.paths_to("lamp").first_failure().detail
     assert world.reach("other")
     assert world.state.with_fallen(world.state.fallen) is world.state
+
+
+@pytest.mark.usefixtures("small")
+def test_who_holds_three_quarters_of_a_quota_is_named_until_it_falls() -> None:
+    world = World()
+    world.grants("X -> a -> b -> lamp")
+
+    def filling() -> list[tuple[str, str, int, int]]:
+        found = find_filling(world.state, branches(world))
+        by_key = {key(name).public: name for name in "Xab"}
+        return [(by_key[one.branch], one.what, one.held, one.most) for one in found]
+
+    world.add(*revokes("b", 2))
+    assert filling() == []
+    world.add(*revokes("b", 2, start=2))
+    assert filling() == [("b", "revocations", 4, 4)]
+    world.add(*revokes("a", 2, start=4))
+    assert sorted(filling()) == [("a", "revocations", 6, 8), ("b", "revocations", 4, 4)]
+    world.add(*revokes("b", 1, start=9))
+    assert filling() == [("a", "revocations", 7, 8)], "the other has fallen"
+    world.state = world.state.with_fallen(find_fallen(world.state, branches(world)))
+    for number in range(4):
+        world.grant("a", f"gateway {number}", depth=1)
+    assert sorted(filling()) == [("a", "issuers", 5, 6), ("a", "revocations", 7, 8)]
+    world.state = world.state.with_fallen(frozenset({key("a").public}))
+    assert filling() == [], "one that fell by issuers is no more named for revocations"
 
 
 @pytest.mark.usefixtures("small")

@@ -252,7 +252,9 @@ def test_a_new_epoch_begins_a_new_list() -> None:
     assert view.chain == Chain(epoch=8).append(IDS[2:3])
     assert view.closed == old.newest
     assert domain(h1=view).in_force(IDS[0]) is False
-    assert proven(beat(ids=IDS[2:4], epoch=8, issued_at=NOW + 1), view).chain.ids == IDS[2:4]
+    longer = proven(beat(ids=IDS[2:4], epoch=8, issued_at=NOW + 1), view)
+    assert longer.chain.ids == IDS[2:4]
+    assert not longer.equivocated
 
 
 @pytest.mark.parametrize("named", [None, ListEnd(7, 3, extend_head(EMPTY_HEAD, IDS[:3]))])

@@ -121,6 +121,31 @@ def test_authorities_are_found_in_every_root_that_lists_them() -> None:
     assert list(state.authorities_with(key("Z").public)) == []
 
 
+def test_domains_of_a_key_are_those_that_ever_listed_it_in_one_order() -> None:
+    roots = [make_root(authority("X"), domain=f"domain {number}") for number in range(9)]
+    foreign = make_root(authority("Y"), domain="foreign")
+    state = TrustState().apply_root(foreign)
+    for root in roots:
+        state = state.apply_root(root)
+    ascending = sorted(root.domain for root in roots)
+    x = key("X").public
+    assert list(state.domains_with(x)) == ascending
+    assert [root.domain for root, _ in state.authorities_with(x)] == ascending
+    gone = after(roots[0], authorities=(authority("Y"),))
+    without = state.apply_root(sign_root(gone, previous=roots[0], keys=(key("domain 0 root"),)))
+    assert list(without.domains_with(x)) == ascending
+    assert len(list(without.authorities_with(x))) == 8
+
+
+def test_behind_four_grants_that_delegate_nothing_the_newest_that_does_is_held() -> None:
+    plain = [make_grant("X", "a", issued_at=NOW - i) for i in range(4)]
+    deep = [make_grant("X", "a", depth=1, issued_at=NOW - 10 - i) for i in range(2)]
+    for order in itertools.permutations(deep):
+        held = TrustState().apply_grants([*plain, *order])
+        assert held.holds_grant(deep[0])
+        assert not held.holds_grant(deep[1])
+
+
 # --- which revocation counts for what -----------------------------------------------------------
 
 

@@ -170,8 +170,15 @@ async def test_an_overflowing_branch_is_revoked_whole_its_sessions_are_cut_and_a
     site.learn(site.domain.grant(SENSOR.public, TEMP, by=GATEWAY))
     assert (await site.connect(SENSOR)).allowed
     assert (await site.connect(DEVICE)).allowed
+    gossip(site, *flood(2))
+    assert authority.alarms == []
     gossip(site, *flood(4))
     assert can_publish(site, SENSOR, "site/temp").allowed
+    warning = (
+        f"the branch of `{key_id_text(GATEWAY.public)}` holds 4 revocations of 4: with more it is"
+        " treated as revoked whole"
+    )
+    assert authority.alarms == [warning]
     gossip(site, *flood(1, start=4))
     assert authority.state.fallen == {GATEWAY.public}
     assert not can_publish(site, SENSOR, "site/temp").allowed
