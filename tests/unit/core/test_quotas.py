@@ -178,7 +178,7 @@ def test_who_holds_three_quarters_of_a_quota_is_named_until_it_falls() -> None:
 
     def filling() -> list[tuple[str, str, int, int]]:
         found = find_filling(world.state, branches(world))
-        by_key = {key(name).public: name for name in "Xab"}
+        by_key = dict[bytes, str]((key(name).public, name) for name in "Xab")
         return [(by_key[one.branch], one.what, one.held, one.most) for one in found]
 
     world.add(*revokes("b", 2))
