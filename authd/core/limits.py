@@ -81,7 +81,9 @@ FULL_EVERY_S: Final = 3_600
 # before the next is begun: a million entries are 500 round trips.
 NEW_LIST_SLOT_S: Final = 1_800
 # Whoever was away for as many new lists, half a year at the usual pace, can follow.
-MAX_CLOSED_HEADS: Final = 6
+MAX_TOLD_HEADS: Final = 6
+# What a fork is known by: a key that begins as many lists as it may needs days to be rid of them.
+MAX_CLOSED_HEADS: Final = 64
 # New lists of one key that are taken: all that whoever was away is told, and the one that is begun
 # meanwhile; then one an hour, which even a full list does not exceed.
 NEW_LISTS_BURST: Final = 8.0

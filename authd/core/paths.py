@@ -121,7 +121,8 @@ def find_paths(
     revoked = state.self_revocation(key)
     if revoked is not None:
         search.formation.fail(
-            ReasonCode.REVOKED, f"key {name_of(key)} revoked itself{why(revoked.reason)}"
+            ReasonCode.REVOKED,
+            f"key {name_of(key)} is revoked by its own statement{why(revoked.reason)}",
         )
     elif not state.grants_to(key_id(key)):
         search.formation.fail(

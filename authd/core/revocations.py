@@ -67,8 +67,8 @@ class KeyView:
         live_until: Until when ``proven`` is live at most; seconds since the Unix epoch.
         equivocated: It signed two heads that cannot both be; it no longer counts.
         signed_version: The highest root version a head of it named.
-        closed_heads: The last heads of the lists before this one, the oldest first; whoever is
-            behind needs them to follow.
+        closed_heads: The last heads of the lists before this one, the oldest first: another list
+            that began in their place contradicts them, and whoever is behind needs them to follow.
         closed_ids: What the last list that was proven named, until the one that goes on from it is.
     """
 
@@ -160,8 +160,9 @@ def _check_epoch(view: KeyView, heartbeat: Heartbeat) -> None:
 def contradict(one: Heartbeat, other: Heartbeat) -> bool:
     """Say whether two heads cannot both be of one key that keeps one list after the other.
 
-    A head that names no list before it contradicts none of an earlier list: a key that lost all it
-    knew is no use to those who know more, but it has not lied.
+    Within an epoch the ids that the later one names have to lead from the earlier one to it, if
+    they are enough. A head that names no list before it contradicts none of another epoch: a key
+    that lost all it knew is no use to those who know more, but it has not lied.
 
     Args:
         one: A head.
@@ -171,11 +172,14 @@ def contradict(one: Heartbeat, other: Heartbeat) -> bool:
     before = later.previous
     if earlier.epoch == later.epoch:
         forked = before != earlier.previous and None not in (before, earlier.previous)
-        return forked or (earlier.count == later.count and earlier.head != later.head)
+        new = later.count - earlier.count
+        if forked or new > len(later.recent):
+            return forked
+        return extend_head(earlier.head, later.recent[len(later.recent) - new :]) != later.head
     if before is None:
         return False
     if earlier.epoch != before.epoch:
-        return earlier.epoch > before.epoch
+        return earlier.epoch > before.epoch and earlier.previous is not None
     return earlier.count > before.count or (
         earlier.count == before.count and earlier.head != before.head
     )

@@ -89,8 +89,11 @@ class TrustState:
 
     def take_grants(self, grants: Iterable[Grant]) -> tuple["TrustState", tuple[Grant, ...]]:
         """Do as `apply_grants`, and return too what newer ones have pushed out."""
+        new = list(grants)
+        if not new:
+            return self, ()
         changes = _GrantChanges(self)
-        for grant in grants:
+        for grant in new:
             changes.add(grant)
         return changes.finish(), tuple(changes.gone)
 
@@ -125,8 +128,11 @@ class TrustState:
 
     def apply_revocations(self, revocations: Iterable[Revoke]) -> "TrustState":
         """Return the state with revocations in it."""
+        new = [one for one in revocations if one.statement_id not in self.revocations]
+        if not new:
+            return self
         changes = _RevocationChanges(self)
-        for revoke in revocations:
+        for revoke in new:
             changes.add(revoke)
         return changes.finish()
 

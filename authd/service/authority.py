@@ -143,7 +143,7 @@ class Authority(Knowledge):
             return
         statement = statement or verify(item.kind, item.data)
         if isinstance(statement, Heartbeat):
-            self._take_head(statement, item.data, source, batch)
+            self._take_head(statement, item.data, batch)
             return
         if statement.statement_id in self._ledger or statement.statement_id in batch.ids:
             return
@@ -204,17 +204,14 @@ class Authority(Knowledge):
         self,
         heartbeat: Heartbeat,
         data: bytes,
-        source: str,
         batch: Batch,
     ) -> None:
         try:
             if self._observe(heartbeat, received_at=self._clock.now()):
                 batch.accept(heartbeat, data)
         except EquivocationError:
-            # Both heads are evidence: a restart must not forget what this key did, and whoever
-            # has only one of them must come to know. The other may have been replaced on disk.
-            rivals = self.heartbeats.rivals(heartbeat.issuer)
-            self._save([(one, one.encoded) for one in rivals], source)
+            # Whoever has only the other head must come to know.
+            self._save_proofs()
             batch.evidence.append(heartbeat.statement_id)
             raise
 

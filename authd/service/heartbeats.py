@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
+from authd.core import limits
 from authd.core.claims import Kind
 from authd.core.identity import DomainId, PublicKey, SigningKey, StatementId, key_id_text
 from authd.core.quotas import Branches
@@ -30,7 +31,7 @@ from authd.service.ends import Endings
 from authd.service.freshness import Freshness
 from authd.service.own_list import BEAT_S, RESTORE_WAIT_S, OwnList, Restored, Scene
 from authd.service.ports import Clock, Item, StatementStore
-from authd.service.remembered import Remembered
+from authd.service.remembered import Remembered, Signer, signer_of
 from authd.service.troubles import Troubles
 from authd.service.wanted import Wanted
 
@@ -80,6 +81,7 @@ class Heartbeats:
         self._freshness = Freshness(clock)
         self._replaced: list[StatementId] = []
         self._remembered = Remembered()
+        self._proofs: list[Heartbeat] = []
         self._state = TrustState()
         self.branches = Branches(self._state, ())
         self._wanted = Wanted(own_domain)
@@ -121,7 +123,7 @@ class Heartbeats:
         Raises:
             LimitError: Signed too far ahead.
             StaleRecordError: Not newer than the one held.
-            EquivocationError: Its key signed two lists; it no longer counts. `rivals` tells which.
+            EquivocationError: Its key signed two lists; it no longer counts. `take_proofs`.
             StoreError: The list cannot be written; nothing was taken in.
         """
         domain = self.domains.get(heartbeat.domain)
@@ -195,20 +197,33 @@ class Heartbeats:
         Raises:
             EquivocationError: It and one of them cannot both be.
         """
-        if not self._remembered.contradicts(heartbeat):
+        held = (view.newest, *view.closed_heads)
+        if not self._remembered.contradicts(heartbeat, held):
             return
         self._set_view(heartbeat.domain, heartbeat.issuer, mark_equivocation(view))
         self._freshness.forget(heartbeat.domain)
-        kept = {one.statement_id for one in self.rivals(heartbeat.issuer)}
+        proof = self._rivals(signer_of(heartbeat))
+        kept = {one.statement_id for one in proof}
         self._replaced = [one for one in self._replaced if one not in kept]
+        # What is read from the disk is there.
+        self._proofs += proof if self._loaded else ()
         raise EquivocationError(
             f"heartbeat key `{key_id_text(heartbeat.issuer)}` signed two lists that contradict each"
             " other (it is stolen, or was brought back from too old a copy): it no longer counts",
         )
 
-    def rivals(self, key: PublicKey) -> tuple[Heartbeat, ...]:
+    def _rivals(self, signer: Signer) -> tuple[Heartbeat, ...]:
         """Return the two heads that prove that a key lied; none if it has not."""
-        return self._remembered.evidence.get(key, ())
+        return self._remembered.evidence.get(signer, ())
+
+    def take_proofs(self) -> list[Heartbeat]:
+        """Return the heads that prove a lie since the last call; they are to be put on disk."""
+        proofs, self._proofs = self._proofs, []
+        return proofs
+
+    def keep_proofs(self, proofs: Iterable[Heartbeat]) -> None:
+        """Give back what could not be put on disk."""
+        self._proofs += proofs
 
     def take_replaced(self) -> list[StatementId]:
         """Return the heads that newer ones have replaced since the last call."""
@@ -442,6 +457,7 @@ class Heartbeats:
             key is not one of the domain's.
 
         Raises:
+            EquivocationError: Another head of the own key contradicts it: somebody else signs.
             StoreError: It cannot be put on disk; nothing was signed.
         """
         scene = self.scene(state)
@@ -481,7 +497,8 @@ class Heartbeats:
         if domain is None or self.own is None:
             return []
         view = domain.view(self.own.public)
-        heads = (view.closed if self.own.take_begun() else None, view.newest)
+        ends = (view.closed if self.own.take_begun() else None, view.newest)
+        heads = self._rivals((self._own_domain, self.own.public)) or ends
         return [Item(Kind.HEARTBEAT, head.encoded) for head in heads if head is not None]
 
     def newest_items(self) -> list[Item]:
@@ -494,5 +511,6 @@ class Heartbeats:
         for domain in self.domains.values():
             for key in domain.keys:
                 view = domain.view(key)
-                heads += self.rivals(key) or (*view.closed_heads, view.newest)
+                told = view.closed_heads[-limits.MAX_TOLD_HEADS :]
+                heads += self._rivals((domain.root.domain, key)) or (*told, view.newest)
         return [Item(Kind.HEARTBEAT, head.encoded) for head in heads if head is not None]

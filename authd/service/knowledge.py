@@ -199,6 +199,17 @@ class Knowledge:
         self.store_problem = ""
         self._ledger.forget(self.heartbeats.take_replaced())
 
+    def _save_proofs(self) -> None:
+        """Put heads that prove a lie on disk, for the next start; later, if that fails."""
+        proofs = self.heartbeats.take_proofs()
+        if not proofs:
+            return
+        try:
+            self._ledger.save([(one, one.encoded) for one in proofs], "gossip", durable=True)
+        except StoreError as error:
+            self.store_problem = str(error)
+            self.heartbeats.keep_proofs(proofs)
+
     def _apply(self, statements: Iterable[Root | Statement], source: str) -> None:
         grants: list[Grant] = []
         revocations: list[Revoke] = []
@@ -372,20 +383,28 @@ class Knowledge:
     def beat(self) -> list[Item]:
         """Sign this daemon's own head if it is due; return what is to be gossiped."""
         before = self.heartbeats.freshness()
+        items = self._sign_own()
+        self._save_proofs()
+        for sentence in self.heartbeats.take_alarms():
+            self._raise_alarm(sentence)
+        if self.heartbeats.freshness() != before:
+            self._notify(Change(freshness=True))
+        return items
+
+    def _sign_own(self) -> list[Item]:
         try:
             heartbeat = self.heartbeats.sign_own(self.state)
         except StoreError as error:
             # A list that is not on disk is promised to nobody; it is tried again in a second.
             self.store_problem = str(error)
             return []
-        finally:
-            for sentence in self.heartbeats.take_alarms():
-                self._raise_alarm(sentence)
+        except EquivocationError as error:
+            # Somebody else signs with the own key; the proof is told.
+            self._raise_alarm(str(error))
+            return self.heartbeats.own_items()
         if heartbeat is None:
             return []
         self._ledger.forget(self.heartbeats.take_replaced())
-        if self.heartbeats.freshness() != before:
-            self._notify(Change(freshness=True))
         # Behind the last head of the list before: whoever missed that one can follow.
         return self.heartbeats.own_items()
 

@@ -39,8 +39,13 @@ class Ledger:
         """
         return self._store.each_statement()
 
-    def save(self, taken: Iterable[Taken], source: str) -> None:
+    def save(self, taken: Iterable[Taken], source: str, *, durable: bool = False) -> None:
         """Put statements on disk, all or nothing.
+
+        Args:
+            taken: Which.
+            source: Where they came from.
+            durable: Even a power cut must not undo it; so it is for roots and revocations anyway.
 
         Raises:
             StoreError: The store cannot be written; nothing was saved.
@@ -56,7 +61,7 @@ class Ledger:
             )
             for statement, data in taken
         ]
-        durable = any(one.kind in (Kind.REVOKE, Kind.ROOT) for one in stored)
+        durable = durable or any(one.kind in (Kind.REVOKE, Kind.ROOT) for one in stored)
         self._store.save_statements(stored, durable=durable)
         if self._gone:
             saved = {one.statement_id for one in stored}

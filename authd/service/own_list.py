@@ -131,6 +131,7 @@ class OwnList:
         self._dirty = False
         self._begun = False
         self._is_full = False
+        self._is_partial = False
 
     @property
     def public(self) -> PublicKey:
@@ -149,6 +150,10 @@ class OwnList:
             return self._doubt
         if self._is_full:
             return "the own list of revocations is full: this key signs no heartbeat"
+        if self._is_partial:
+            return (
+                "the own list is not known whole here: this key signs no heartbeat until peers tell"
+            )
         return ""
 
     def hear(self) -> None:
@@ -169,7 +174,7 @@ class OwnList:
 
     def rest(self) -> None:
         """Note that the root does not list the own key: nothing is to be signed."""
-        self._is_full = False
+        self._is_full = self._is_partial = False
 
     def wake(self) -> None:
         """Let the next `sign` sign, whatever the time since the last head."""
@@ -199,7 +204,9 @@ class OwnList:
         missing = self.missing(scene)
         if self._restored is not None and not self._may_begin(self._restored, view):
             return None
-        if view.equivocated or self._is_ahead(view, now):
+        # Peers know more of the own list: one that left that out would be another list.
+        self._is_partial = view.newest != view.proven and not view.equivocated
+        if view.equivocated or self._is_partial or self._is_ahead(view, now):
             return None
         closes = self._closes(scene, len(missing), now)
         begins = closes or self._restored is not None or not view.chain.epoch

@@ -1,15 +1,12 @@
 """Heartbeat keys whose heads cannot be taken: since when, and whether they begin lists too fast."""
 
 from collections.abc import Iterable
-from typing import TypeAlias
 
 from authd.core import limits
-from authd.core.identity import DomainId, PublicKey, key_id_text
+from authd.core.identity import key_id_text
 from authd.service.ports import Clock
 from authd.service.quotas import Bucket
-
-Signer: TypeAlias = tuple[DomainId, PublicKey]
-"""A heartbeat key of a domain."""
+from authd.service.remembered import Signer
 
 
 class Troubles:
@@ -60,7 +57,8 @@ class Troubles:
         before = self._clock.monotonic() - limits.KEY_AMISS_S
         return [
             f"heads of heartbeat key `{key_id_text(of[1])}` are not taken: its newest list does not"
-            " go on from the last one known here, or it begins too many"
+            " go on from the last one known here, or it begins too many; if that lasts, put another"
+            " heartbeat key in its place, by a new root"
             for of in keys
             if self._refused.get(of, before + 1) <= before
         ]

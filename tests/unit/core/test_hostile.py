@@ -244,9 +244,11 @@ def test_two_lists_of_one_length_that_differ_end_their_key() -> None:
 
 def test_a_list_that_forgets_an_entry_is_never_proven() -> None:
     view = proven(beat("h1", IDS[:3]))
-    shorter = beat("h1", [*IDS[:2], *IDS[3:5]], issued_at=NOW + 1)
+    shorter = beat("h1", [*IDS[:2], *IDS[3:24]], issued_at=NOW + 1)
     seen = prove(observe(view, shorter, now=NOW), holds=everything, received_at=NOW)
     assert seen.proven == view.proven
+    with pytest.raises(EquivocationError):
+        observe(view, beat("h1", [*IDS[:2], *IDS[3:5]], issued_at=NOW + 1), now=NOW)
 
 
 def test_a_host_clock_set_back_makes_heads_future_dated() -> None:

@@ -129,10 +129,10 @@ def test_recent_ids_that_do_not_lead_to_the_head_are_no_news() -> None:
 
 def test_a_list_that_was_rewritten_is_never_proven() -> None:
     view = proven(beat(ids=IDS[:2]))
-    other = beat(ids=IDS[5:8], issued_at=NOW + 1)
+    other = beat(ids=IDS[5:24], issued_at=NOW + 1)
     view = observe(view, other, now=NOW)
     assert prove(view, holds=everything, received_at=NOW).proven != other
-    assert fill(view, Gap(key("h1").public, 7, 2, 3), IDS[7:8]) == view
+    assert fill(view, Gap(key("h1").public, 7, 2, 19), IDS[7:24]) == view
 
 
 def test_proving_twice_changes_nothing() -> None:
@@ -209,7 +209,13 @@ A, AB, AC = (extend_head(EMPTY_HEAD, ids) for ids in (IDS[:1], IDS[:2], IDS[:3:2
         ({"ids": IDS[:2]}, {"epoch": 8, "previous": ListEnd(7, 1, A)}),
         ({"ids": IDS[:2]}, {"epoch": 8, "previous": ListEnd(7, 2, AC)}),
         # A list that begins where another had begun already.
-        ({"ids": IDS[:2]}, {"epoch": 8, "previous": ListEnd(6, 2, AB)}),
+        (
+            {"ids": IDS[:2], "previous": ListEnd(6, 1, A)},
+            {"epoch": 8, "previous": ListEnd(6, 2, AB)},
+        ),
+        # The last ids lead there from another list.
+        ({"ids": IDS[:2]}, {"ids": IDS[5:8]}),
+        ({}, {"ids": IDS[:16], "head": A}),
     ],
 )
 def test_a31_two_heads_of_no_one_history_contradict_each_other(
@@ -232,7 +238,10 @@ def test_a31_two_heads_of_no_one_history_contradict_each_other(
         ({"ids": IDS[:1]}, {"epoch": 8, "previous": ListEnd(7, 2, AC)}),
         # There may have been a list between.
         ({"ids": IDS[:2]}, {"epoch": 9, "previous": ListEnd(8, 1, A)}),
+        # Too many ids are between.
+        ({"ids": IDS[:2]}, {"ids": IDS[5:24]}),
         # A key that lost what it knew has not lied.
+        ({"ids": IDS[:2]}, {"epoch": 8, "previous": ListEnd(6, 2, AB)}),
         ({"ids": IDS[:2]}, {"epoch": 8, "ids": IDS[2:]}),
         ({"ids": IDS[:2]}, {"ids": IDS[:3], "previous": ListEnd(6, 1, A)}),
     ],

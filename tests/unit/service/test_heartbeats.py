@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from authd.core.identity import PublicKey, StatementId
-from authd.core.statements import Revoke, sign_revoke
+from authd.core.statements import Revoke, sign_heartbeat, sign_revoke
 from authd.errors import ReasonCode, StoreError
 from authd.service.issuing import next_root
 from tests.unit.service.scenes import (
@@ -22,6 +22,7 @@ from tests.unit.service.scenes import (
     revoke,
     site_with_device,
 )
+from tests.unit.service.test_disk_full import fill, no_space
 from tests.world import START, Domain, Ether, FakeClock, Site, make_key
 
 NAMES = ("hb-1", "hb-2", "hb-3", "hb-4", "hb-5")
@@ -327,10 +328,10 @@ def test_a31_the_proof_of_two_lists_is_passed_on_and_convinces_whoever_comes_lat
 
 def test_a31_a_head_that_is_no_longer_the_newest_convicts_as_well(tmp_path: Path) -> None:
     site = Site(tmp_path, Domain(), heartbeat=None)
-    ids = [StatementId(bytes([place]) * 16) for place in (1, 2, 3)]
+    ids = [StatementId(bytes([place]) * 16) for place in range(20)]
     one = head(site.domain, "hb-1", at=START, count=1, digest=digest(ids[0]), recent=ids[:1])
-    two = head(site.domain, "hb-1", at=START + 1, count=2, digest=digest(*ids[:2]), recent=ids[:2])
-    rival = head(site.domain, "hb-1", at=START, count=1, digest=digest(ids[2]), recent=ids[2:])
+    two = head(site.domain, "hb-1", at=START + 1, count=20, digest=digest(*ids), recent=ids[-16:])
+    rival = head(site.domain, "hb-1", at=START, count=1, digest=digest(ids[2]), recent=ids[2:3])
     gossip(site, one, two)
     assert not site.service.authority.alarms
     gossip(site, rival)
@@ -342,6 +343,68 @@ def test_a31_a_head_that_is_no_longer_the_newest_convicts_as_well(tmp_path: Path
         assert proof == {one.encoded, rival.encoded}
         site.close()
         site.open()
+
+
+def test_a31_old_heads_told_again_drive_out_none_that_convicts(tmp_path: Path) -> None:
+    site = Site(tmp_path, Domain(), heartbeat=None)
+    ids = [StatementId(bytes([place]) * 16) for place in range(3)]
+    taken = head(site.domain, "hb-1", at=START, count=2, digest=digest(*ids[:2]), recent=ids[:2])
+    gossip(site, taken)
+    # They are refused, each, as they name no list before theirs.
+    gossip(site, *(head(site.domain, "hb-1", at=START, epoch=START + n) for n in range(300)))
+    gossip(
+        site, head(site.domain, "hb-1", at=START, count=2, digest=digest(*ids[1:]), recent=ids[1:])
+    )
+    assert "two lists" in site.service.authority.alarms[0]
+    assert fresh_until(site) == 0
+
+
+def test_a31_somebody_else_who_signs_with_the_own_key_is_found_out(tmp_path: Path) -> None:
+    site = site_with_device(tmp_path, grace_s=0)
+    pass_time(site, 2)
+    authority, signer = site.service.authority, site.domain.heartbeat("hb-1")
+    own = authority.heartbeats.domains[site.domain.id].view(signer.public).newest
+    assert own is not None
+    ahead = site.clock.now() + 30
+    stolen = sign_heartbeat(
+        signer,
+        domain=site.domain.id,
+        root_version=1,
+        epoch=ahead,
+        count=0,
+        head=bytes(32),
+        recent=(),
+        issued_at=ahead,
+        previous=own.end,
+    )
+    gossip(site, stolen)
+    assert authority.alarms == [], "it does not count before its time, and might be true then"
+    revoke(site, OTHER.public)
+    site.clock.advance(1)
+    told = authority.beat()
+    for _ in range(2):
+        assert "two lists" in site.service.authority.alarms[0]
+        assert fresh_until(site) == 0
+        assert stolen.encoded in {one.data for one in told}
+        site.close()
+        site.open()
+        told = site.service.authority.heartbeats.newest_items()
+
+
+def test_a31_a_proof_that_the_disk_has_no_room_for_is_put_there_later(tmp_path: Path) -> None:
+    site = Site(tmp_path, Domain(), heartbeat=None)
+    gossip(site, head(site.domain, "hb-1", at=START - 1))
+    with no_space(site):
+        fill(site)
+        equivocate(site)
+        assert fresh_until(site) == 0
+        assert "cannot write" in site.service.authority.store_problem
+        site.service.authority.beat()
+    site.service.authority.beat()
+    site.close()
+    site.open()
+    assert "two lists" in site.service.authority.alarms[0]
+    assert fresh_until(site) == 0
 
 
 # --- hand-over --------------------------------------------------------------------------------

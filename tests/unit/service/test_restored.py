@@ -3,11 +3,13 @@
 import shutil
 from pathlib import Path
 
+from authd.core.claims import Kind
 from authd.core.identity import PublicKey
 from authd.core.revocations import Chain, KeyView
 from authd.core.statements import ListEnd, Revoke, sign_heartbeat
 from authd.service.desk import GossipDesk
 from authd.service.heartbeats import RESTORE_WAIT_S, Restored
+from authd.service.ports import Item
 from tests.unit.service.scenes import DEVICE, OTHER, TEMP, revoke
 from tests.world import Domain, Ether, FakeClock, Site, make_key
 
@@ -294,3 +296,82 @@ async def test_a_head_that_the_copy_knows_is_enough_to_hear(tmp_path: Path) -> N
     await tell([other], lost)
     await pass_time(clock, [lost], int(RESTORE_WAIT_S) + 1)
     assert done == ["done"], "it was the only key: nobody can tell it anything newer"
+
+
+def lose(site: Site) -> None:
+    """Begin with an empty store and the same keys, as after a disk was replaced."""
+    site.close()
+    for suffix in ("", "-wal", "-shm"):
+        (site.directory / f"{site.name}.db{suffix}").unlink(missing_ok=True)
+    site.open()
+
+
+async def test_a_store_that_was_lost_and_then_brought_back_from_a_copy_is_no_lie(
+    tmp_path: Path,
+) -> None:
+    clock, _, sites = pair(tmp_path, ("hb-1", "hb-2", "hb-3"))
+    lost, *others = sites
+    key = lost.domain.heartbeat("hb-1").public
+    some(lost, 3, "before")
+    await pass_time(clock, sites, 45)
+    for other in others:
+        await tell([lost], other)
+    copy = back_up(lost)
+    lose(lost)
+    clock.advance(60)
+    lost.service.authority.submit(Item(Kind.ROOT, one.encoded) for one in lost.domain.roots)
+    await pass_time(clock, sites, 3)
+    begun = view_of(lost, key).newest
+    assert begun is not None
+    assert begun.previous is None
+    for other in others:
+        await tell([lost], other)
+    lost.close()
+    bring_back(lost, copy)
+    for _ in range(3):
+        await tell(others, lost)
+        await pass_time(clock, sites, int(RESTORE_WAIT_S))
+        for other in others:
+            await tell([lost], other)
+    for site in sites:
+        assert not view_of(site, key).equivocated
+        assert site.service.authority.alarms == []
+        newest = view_of(site, key).proven
+        assert newest is not None
+        assert newest.count == 3
+
+
+async def test_a_lost_list_is_gone_on_with_only_once_it_is_known_whole(tmp_path: Path) -> None:
+    clock, ether, sites = pair(tmp_path, ("hb-1", "hb-2", "hb-3"))
+    lost, other, _ = sites
+    key = lost.domain.heartbeat("hb-1").public
+    acknowledged = some(lost, 20, "before")
+    await pass_time(clock, sites, 25)
+    await tell([lost], other)
+    last = view_of(other, key).proven
+    assert last is not None
+    ether.down = True
+    lose(lost)
+    clock.advance(60)
+    # Roots and heads come before anything is signed; entries and revocations do later.
+    roots = [Item(Kind.ROOT, one.encoded) for one in lost.domain.roots]
+    lost.service.authority.receive(
+        [*roots, *other.service.authority.heartbeats.newest_items()], source="gossip"
+    )
+    lost.service.authority.receive(
+        [Item(Kind.REVOKE, one.encoded) for one in acknowledged[:3]], source="gossip"
+    )
+    await pass_time(clock, [lost], 5)
+    assert view_of(lost, key).newest == last, "nothing is signed meanwhile"
+    assert any("not known whole" in one for one in lost.service.authority.alarms)
+    ether.down = False
+    await tell([other], lost)
+    await pass_time(clock, sites, 25)
+    await tell([lost], other)
+    for site in (lost, other):
+        assert not view_of(site, key).equivocated
+        newest = view_of(site, key).proven
+        assert newest is not None
+        assert (newest.epoch, newest.count) == (last.epoch, 20)
+        assert newest.issued_at > last.issued_at
+    assert lost.service.authority.alarms == []
