@@ -28,6 +28,9 @@ from authd.service.ports import Admission, Clock, Entropy, GossipStore
 
 # To whom the daemon that publishes something announces it at once, besides its active peers.
 PUBLISHER_TELLS: Final = 8
+# Who does not answer within this time may be gone, and others too: so many are told instead.
+_PATIENCE_S: Final = 1.0
+_TOLD_INSTEAD: Final = 3
 _MAX_TELLING: Final = 32
 _log = structlog.get_logger("authd.gossip")
 
@@ -90,9 +93,20 @@ class Herald:
                     group.create_task(self._tell_round(tells, ids), name="gossip-tell")
 
     async def _tell_round(self, tells: int, ids: tuple[StatementId, ...]) -> None:
-        lacked = await asyncio.gather(*(self._tell(one, ids) for one in self._choose(tells)))
+        tellings = [self._tell_or_others(one, ids) for one in self._choose(tells)]
+        lacked = await asyncio.gather(*tellings)
         if lacked and not any(one is None or one for one in lacked):
             self._rounds.settle(ids)
+
+    async def _tell_or_others(self, sample: Sample, ids: tuple[StatementId, ...]) -> int | None:
+        """Tell one node, and others at once if it does not answer; return what it answered."""
+        async with asyncio.TaskGroup() as group:
+            telling = group.create_task(self._tell(sample, ids), name="gossip-tell-one")
+            await asyncio.wait([telling], timeout=_PATIENCE_S)
+            if not telling.done() or telling.result() is None:
+                for other in self._choose(_TOLD_INSTEAD):
+                    group.create_task(self._tell(other, ids), name="gossip-tell-other")
+        return telling.result()
 
     async def _wait(self) -> None:
         self._news.clear()
