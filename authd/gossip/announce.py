@@ -3,8 +3,8 @@
 Pushing along streams alone leaves out whoever has only silent or dead peers. So each node, a while
 after it took in something new, tells random nodes of its passive view which ids it has: three, then
 two at a time, then one. One that lacks some asks for them and gets them. Where all had them already
-the next round is left out; in the place of one that does not answer three others are told. Nothing is
-believed for being announced: what is delivered goes the way of every statement. All times are
+the next round is left out; in the place of one that does not answer three others are told. Nothing
+is believed for being announced: what is delivered goes the way of every statement. All times are
 monotonic seconds.
 """
 
