@@ -36,6 +36,7 @@ from authd.service.ports import Evictor
 from authd.store.keystore import AUTHORITY, HEARTBEAT, NODE, Keystore
 from authd.store.places import check_place, hold_place
 from authd.store.sqlite import ALONE, RESTORED, SqliteStore
+from authd.supervisor import Supervisor
 from authd.systemd import notify, watchdog_s
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 _TICK_S: Final = 1.0
 _OUTBOX_S: Final = 1.0
 _FLOOR_EVERY_TICKS: Final = 30
+_NETWORK: Final = "network"
 _log = structlog.get_logger("authd")
 
 
@@ -69,7 +71,8 @@ class Daemon:
         self._observations = Observations()
         self._node_key: SigningKey = self._keystore.load(NODE)
         self._stop = asyncio.Event()
-        self._problems: dict[str, str] = {}
+        self._started = False
+        self._supervisor = Supervisor()
         self._fingerprints: Mapping[bytes, str] = {}
         self._operator_uids = group_uids("")
         self._read_brokers()
@@ -108,14 +111,24 @@ class Daemon:
                 key=self._node_key,
             )
             self._install_signals()
+            # Before the first port is open: from then on, somebody may be let in.
             store.set_meta("stopped", "no")
             try:
                 await self._serve(store, on_ready)
+            except BaseException:
+                # A start that was refused is no crash, unless there was one before it.
+                if not self._started and not unclean:
+                    self._end(store)
+                raise
             finally:
                 await self._service.finder.close()
-            store.set_meta("floor", str(self._clock.now()))
-            store.set_meta("stopped", "cleanly")
+            self._end(store)
         notify("STOPPING=1")
+
+    def _end(self, store: SqliteStore) -> None:
+        """Note that nothing is on its way to the disk any more."""
+        store.set_meta("floor", str(self._clock.now()))
+        store.set_meta("stopped", "cleanly")
 
     def _begin(self, store: SqliteStore) -> tuple[int, bool]:
         floor = _parse_floor(store.meta("floor") or "0")
@@ -143,10 +156,11 @@ class Daemon:
             grpc = await stack.enter_async_context(self._grpc_server(certificates))
             tasks = self._tasks(store, grpc)
             broker = await self._open_embedded(stack, certificates, grpc)
+            self._started = True
             if broker is not None:
                 tasks["embedded broker"] = broker.run
             running = [
-                group.create_task(self._supervise(name, task), name=name)
+                group.create_task(self._supervisor.run(name, task), name=name)
                 for name, task in tasks.items()
             ]
             if self._node.networked:
@@ -174,24 +188,12 @@ class Daemon:
             "evictions": lambda: service.evictions.run(self._evictors),
             "outbox": self._drain_outbox,
             "upkeep": lambda: self._upkeep(store),
-            "network": lambda: self._network.run(
+            _NETWORK: lambda: self._network.run(
                 lambda: self._settings,
                 lambda: self._node.peers,
             ),
             "grpc": grpc.run,
         }
-
-    async def _supervise(self, name: str, task: Callable[[], Awaitable[None]]) -> None:
-        """Run a task for ever: one that fails is logged, reported, and started again."""
-        while True:
-            try:
-                await task()
-            except Exception as error:  # noqa: BLE001 - the supervisor: one task must not end the daemon
-                _log.exception("a task failed and is started again", task=name)
-                self._problems[name] = type(error).__name__
-                await asyncio.sleep(_TICK_S)
-            else:
-                return
 
     # --- parts ----------------------------------------------------------------------------
 
@@ -242,6 +244,7 @@ class Daemon:
             },
             "networked": self._node.networked,
             "discovery": self._network.discovery(),
+            "degraded": {one: what.sentence for one, what in self._supervisor.troubles.items()},
             "replicate": self._settings.replicate,
         }
 
@@ -373,7 +376,7 @@ class Daemon:
             "problems": []
             if usable
             else ["no complete news from the own domain: CONNECT is denied"],
-            "degraded": dict(self._problems),
+            "degraded": {one: what.kind for one, what in self._supervisor.troubles.items()},
             "fresh_for_s": max(0, fresh - now),
         }
 

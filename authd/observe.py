@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from authd.core import limits
 from authd.core.decision import ConnectRequest, Decision
 from authd.core.encoding import encode_base64url
-from authd.core.identity import key_id_text
+from authd.core.identity import key_id_text, looks_like_key_id
 from authd.errors import ReasonCode
 
 _BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
@@ -47,6 +47,17 @@ _ENCODER: Final = json.JSONEncoder(default=repr)
 
 def _render_json(_logger: object, _method: str, event: structlog.typing.EventDict) -> str:
     return _ENCODER.encode(event)
+
+
+def _claimed_key(request: ConnectRequest, decision: Decision) -> str | None:
+    """Return whose key was not found.
+
+    Only for that reason: it is given after the user name was read as the id of a key. Before, the
+    user name may be anything, also a device's password in the wrong field.
+    """
+    if decision.reason is not ReasonCode.UNKNOWN_KEY or request.presented is not None:
+        return None
+    return request.username if looks_like_key_id(request.username) else None
 
 
 class Observations:
@@ -93,6 +104,7 @@ class Observations:
             client_id=request.client_id[: limits.MAX_CLIENT_ID_BYTES],
             address=request.address,
             key=key_id_text(decision.key) if decision.key else None,
+            claimed_key=_claimed_key(request, decision),
             effect=decision.effect.value,
             reason=decision.reason.value,
             detail=decision.detail,

@@ -1,7 +1,8 @@
 """``authd invite``: one ticket for one new daemon."""
 
 import base64
-from typing import Annotated
+import time
+from typing import Annotated, Final
 
 import typer
 
@@ -12,7 +13,7 @@ from authd.core.claims import Kind
 from authd.core.encoding import encode_base64url
 from authd.core.grants import Grant, KeySubject, sign_grant
 from authd.core.identity import SigningKey, key_id_text
-from authd.errors import ConfigError, NoResponseError
+from authd.errors import ConfigError, NoResponseError, RejectedError
 from authd.node_file import save_node_file
 from authd.service.issuing import (
     MAX_TICKET_PEERS,
@@ -25,6 +26,10 @@ from authd.service.issuing import (
 )
 from authd.service.ports import Item
 from authd.store.keystore import PUBLISHER, Subject
+
+# How long a daemon may take to open its peer port, and how often it is asked whether it has.
+_OPENING_S: Final = 5.0
+_POLL_S: Final = 0.1
 
 
 @app.command("invite")
@@ -40,6 +45,8 @@ def invite(
     """Print a ticket for one new daemon; it is a secret and shown once."""
     context = make_context(state, as_json=as_json)
     authority = context.authority_key()
+    own = _own_address(context)
+    _open_port(context)
     node_key = SigningKey.from_seed(context.entropy.token(32))
     now = context.clock.now()
     grant = sign_grant(
@@ -49,10 +56,9 @@ def invite(
         issued_at=now,
         expires_at=now + NODE_LIFE_S,
     )
-    ticket = _make_ticket(context, node_key, grant, operator=operator)
+    ticket = _make_ticket(context, node_key, grant, own=own, operator=operator)
     _remember(context, name, node_key, grant, now=now)
     online = context.publish(Bundle(statements=(Item(Kind.GRANT, grant.encoded),)))
-    _open_port(context)
     text = base64.urlsafe_b64encode(encode_ticket(ticket)).decode("ascii").rstrip("=")
     context.output.result(
         {
@@ -80,6 +86,7 @@ def _make_ticket(
     node_key: SigningKey,
     grant: Grant,
     *,
+    own: str,
     operator: bool,
 ) -> Ticket:
     return Ticket(
@@ -89,11 +96,11 @@ def _make_ticket(
         roots=tuple(root.encoded for root in own_roots(context)),
         grants=(grant.encoded,),
         publisher=context.keystore.load(PUBLISHER).public,
-        peers=_peers(context),
+        peers=_peers(context, own),
     )
 
 
-def _peers(context: Context) -> tuple[str, ...]:
+def _own_address(context: Context) -> str:
     settings = context.settings()
     own = settings.advertise or settings.peer
     if own.startswith(("0.0.0.0:", "[::]:")):
@@ -101,7 +108,11 @@ def _peers(context: Context) -> tuple[str, ...]:
             f"`{settings.path}`: set `listen.advertise` to the `host:port` by which other daemons"
             f" reach this one; `{own}` means nothing to them",
         )
-    peers = [own, *settings.static_peers, *context.node().peers]
+    return own
+
+
+def _peers(context: Context, own: str) -> tuple[str, ...]:
+    peers = [own, *context.settings().static_peers, *context.node().peers]
     try:
         status = context.ask("status")
     except NoResponseError:
@@ -132,12 +143,32 @@ def _remember(
 
 
 def _open_port(context: Context) -> None:
+    """Have the daemon open its peer port, if one runs: a ticket for a closed one is no use.
+
+    Raises:
+        ConfigError: It cannot; says why.
+        RejectedError: It has not in time.
+    """
     node = context.node()
-    if node.networked:
-        return
-    node.networked = True
-    save_node_file(context.state_dir, node)
     try:
-        context.ask("reload")
+        if not node.networked:
+            node.networked = True
+            save_node_file(context.state_dir, node)
+            context.ask("reload")
+        _await_port(context)
     except NoResponseError:
         return
+
+
+def _await_port(context: Context) -> None:
+    until = context.clock.monotonic() + _OPENING_S
+    while True:
+        status = context.ask("status")
+        if status.get("discovery"):
+            return
+        degraded = status.get("degraded")
+        if isinstance(degraded, dict) and "network" in degraded:
+            raise ConfigError(f"no ticket: nobody could reach this daemon: {degraded['network']}")
+        if context.clock.monotonic() > until:
+            raise RejectedError("no ticket: the daemon has not opened its peer port: try again")
+        time.sleep(_POLL_S)

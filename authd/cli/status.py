@@ -48,6 +48,10 @@ def status(state: StateOption = None, as_json: JsonOption = False) -> None:
     if answer["clock_behind_s"]:
         lines.append(f"ALARM  this host's clock is {answer['clock_behind_s']} s behind")
     lines += [f"ALARM  {alarm}" for alarm in answer["alarms"]]
+    lines += [
+        f"DEGRADED  {part} is down and is tried again: {why}"
+        for part, why in (answer.get("degraded") or {}).items()
+    ]
     lines += _warnings(answer)
     context.output.result(answer, lines)
 

@@ -126,10 +126,30 @@ async def open_endpoint(
     """
     loop = asyncio.get_running_loop()
     try:
-        _, endpoint = await loop.create_datagram_endpoint(
-            lambda: Endpoint(receive),
-            local_addr=(host, port),
-        )
+        # Bound here: what an event loop raises does not always say why.
+        link = await _bound(host, port)
     except OSError as error:
-        raise ConfigError(f"cannot bind UDP `{host}:{port}`: {error.strerror}") from error
+        why = (error.strerror or str(error)).lower()
+        where = address_text((host, port))
+        raise ConfigError(f"cannot bind UDP `{where}` (listen.peer): {why}") from error
+    _, endpoint = await loop.create_datagram_endpoint(lambda: Endpoint(receive), sock=link)
     return endpoint
+
+
+async def _bound(host: str, port: int) -> socket.socket:
+    """Bind to the first address of a host.
+
+    Raises:
+        OSError: It has none, or that cannot be bound.
+    """
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
+    family, kind, protocol, _, address = found[0]
+    link = socket.socket(family, kind, protocol)
+    try:
+        link.settimeout(0)
+        link.bind(address)
+    except OSError:
+        link.close()
+        raise
+    return link

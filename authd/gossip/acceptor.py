@@ -320,7 +320,7 @@ def _bound(host: str, port: int) -> list[socket.socket]:
         for one in listeners:
             one.close()
         why = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"cannot bind TCP `{name}:{port}`: {why}") from error
+        raise ConfigError(f"cannot bind TCP `{name}:{port}` (listen.peer): {why}") from error
     return listeners
 
 

@@ -1,6 +1,8 @@
 """The gRPC server: TLS with client certificates, both services, health and reflection."""
 
 import asyncio
+import errno
+import socket
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -76,12 +78,14 @@ class GrpcServer:
             ],
         )
         self._add_services()
+        await _check_free(parts.address)
         try:
             self.port = self._server.add_secure_port(
                 parts.address, _credentials(parts.certificates)
             )
         except (OSError, RuntimeError) as error:
-            raise ConfigError(f"cannot serve gRPC on `{parts.address}`: {error}") from error
+            # The library's sentence tells how to make it say more, and not what is wrong.
+            raise _cannot_listen(parts.address, "the address cannot be used") from error
         await self._server.start()
         for service in ("", *SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
@@ -121,6 +125,41 @@ class GrpcServer:
             (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME),
             self._server,
         )
+
+
+async def _check_free(address: str) -> None:
+    """Find out beforehand: the library writes to standard error by itself, and does not say why.
+
+    Raises:
+        ConfigError: None of the addresses can be listened on.
+    """
+    host, _, port = address.rpartition(":")
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    except (OSError, ValueError) as error:
+        raise _cannot_listen(address, f"no address: {error}") from error
+    tried = [_try_to_bind(one[0], one[4]) for one in found]
+    failures = [failure for failure in tried if failure is not None]
+    if len(failures) == len(found):
+        in_use = failures[0].errno == errno.EADDRINUSE
+        why = "address already in use, perhaps by another authd" if in_use else failures[0].strerror
+        raise _cannot_listen(address, str(why)) from failures[0]
+
+
+def _try_to_bind(family: int, where: tuple[object, ...]) -> OSError | None:
+    with socket.socket(family) as probe:
+        # As the library does: a connection that has just ended is in nobody's way.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(where)
+        except OSError as error:
+            return error
+    return None
+
+
+def _cannot_listen(address: str, why: str) -> ConfigError:
+    return ConfigError(f"cannot listen on `{address}` (listen.grpc): {why}")
 
 
 def _credentials(certificates: Certificates) -> grpc.ServerCredentials:

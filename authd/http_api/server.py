@@ -1,6 +1,7 @@
 """The HTTP servers: brokers' port, broker socket, operator's socket."""
 
 import asyncio
+import errno
 import grp
 import logging
 import os
@@ -183,7 +184,7 @@ class HttpServers:
             await web.TCPSite(runner, host.strip("[]"), int(port)).start()
         except OSError as error:
             raise ConfigError(
-                f"cannot listen on `{self._broker_address}` (listen.http): {error.strerror}",
+                f"cannot listen on `{self._broker_address}` (listen.http): {_why(error)}",
             ) from error
 
     async def _start_unix(self, app: web.Application, path: Path, mode: int, group: str) -> None:
@@ -199,6 +200,14 @@ class HttpServers:
             _give_to(path, group, mode)
         except OSError as error:
             raise ConfigError(f"cannot listen on `{path}`: {error.strerror}") from error
+
+
+def _why(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "address already in use, perhaps by another authd"
+    # A loop's own words repeat the address; a resolver's numbers are below zero.
+    number = error.errno or 0
+    return os.strerror(number).lower() if number > 0 else str(error.strerror)
 
 
 def _silent_logger() -> logging.Logger:

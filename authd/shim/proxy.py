@@ -1,6 +1,7 @@
 """The proxy: reads one CONNECT, writes it with a fresh login, then copies bytes both ways.
 
-After CONNECT nothing is parsed: the two connections are spliced.
+After CONNECT nothing is parsed: the two connections are spliced. A copy of the first bytes of the
+broker's answer is kept, for the report alone.
 """
 
 import asyncio
@@ -8,12 +9,18 @@ import contextlib
 import enum
 import socket
 import ssl
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final, Protocol, SupportsIndex, TypeAlias
 
 from authd.errors import AuthdError, FormatError
-from authd.shim.wire import connect_length, encode_connect, parse_connect
+from authd.shim.wire import (
+    ANSWER_BYTES,
+    connect_length,
+    describe_refusal,
+    encode_connect,
+    parse_connect,
+)
 from authd.splice import CHUNK_BYTES, Side, Streams, hold_side, splice
 
 _HEAD_BYTES: Final = 5
@@ -142,7 +149,8 @@ class Shim:
         except OSError as error:
             what = getattr(error, "verify_message", "") or error.strerror or str(error)
             return seen.report(Ended.UNREACHABLE, f"{seen.awaited}: {what}")
-        return seen.report(Ended.PASSED, "")
+        refusal = describe_refusal(bytes(seen.answer))
+        return seen.report(Ended.REFUSED if refusal else Ended.PASSED, refusal)
 
     async def _carry(self, near: Side, seen: "_Seen") -> None:
         async with contextlib.AsyncExitStack() as stack:
@@ -151,7 +159,9 @@ class Shim:
                 connect = parse_connect(packet)
                 seen.client_id = self._client_id(connect.client_id)
                 seen.awaited = "the broker does not answer"
-                far = await stack.enter_async_context(hold_side(self._dial(), linger_s=_LINGER_S))
+                far = await stack.enter_async_context(
+                    hold_side(self._dial(seen), linger_s=_LINGER_S)
+                )
             # Made last: its time should be as near to the broker's as can be.
             username, password = self._login(seen.client_id)
             fresh = connect.with_login(
@@ -160,12 +170,32 @@ class Shim:
             far.writer.write(encode_connect(fresh) + rest)
             await splice(near, far, half_closed_s=self._limits.half_closed_s)
 
-    async def _dial(self) -> Streams:
+    async def _dial(self, seen: "_Seen") -> Streams:
         host, port = self._broker
         closing_s = _CLOSING_S if self._tls else None
-        return await asyncio.open_connection(
-            host, port, ssl=self._tls, ssl_shutdown_timeout=closing_s, limit=CHUNK_BYTES
+        loop = asyncio.get_running_loop()
+        reader = _Overhearing(seen.answer)
+        transport, protocol = await loop.create_connection(
+            lambda: asyncio.StreamReaderProtocol(reader),
+            host,
+            port,
+            ssl=self._tls,
+            ssl_shutdown_timeout=closing_s,
         )
+        return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+
+class _Overhearing(asyncio.StreamReader):
+    """Reads as ever, and keeps a copy of the very first bytes."""
+
+    def __init__(self, heard: bytearray) -> None:
+        super().__init__(limit=CHUNK_BYTES, loop=asyncio.get_running_loop())
+        self._heard = heard
+
+    def feed_data(self, data: Iterable[SupportsIndex]) -> None:
+        if len(self._heard) < ANSWER_BYTES:
+            self._heard += bytes(data)[: ANSWER_BYTES - len(self._heard)]
+        super().feed_data(data)
 
 
 @dataclass(slots=True)
@@ -174,6 +204,7 @@ class _Seen:
 
     client_id: str = ""
     awaited: str = "no CONNECT came"
+    answer: bytearray = field(default_factory=bytearray)
 
     def report(self, ended: Ended, detail: str) -> ShimReport:
         return ShimReport(ended=ended, client_id=self.client_id, detail=detail)

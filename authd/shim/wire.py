@@ -1,4 +1,4 @@
-"""One MQTT packet, CONNECT, read and written again with another user name and password.
+"""One MQTT packet, CONNECT, read and written again with another login; and the answer's code.
 
 The fixed header is a type and a remaining length of one to four bytes (MQTT 5 §2.1); the body is
 protocol name, level, flags, keep alive, properties (MQTT 5), then client id, will, user name and
@@ -16,7 +16,7 @@ from authd.errors import FormatError, LimitError
 MAX_CONNECT_BYTES: Final = 65_536
 _MAX_FIELD_BYTES: Final = 65_535
 
-_CONNECT: Final = 0x10
+_CONNECT, _CONNACK = 0x10, 0x20
 _TLS_HANDSHAKE: Final = 0x16
 _NAME: Final = b"MQTT"
 _OLD_NAME: Final = b"MQIsdp"
@@ -53,6 +53,39 @@ _WILL_PROPERTIES: Final[Mapping[int, int]] = {
     0x09: _BINARY,  # correlation data
     0x18: 4,  # will delay interval
     _USER_PROPERTY: _PAIR,
+}
+
+
+# A type, a remaining length, acknowledge flags and the code: what follows is of no interest.
+ANSWER_BYTES: Final = 1 + _MAX_LENGTH_BYTES + 2
+# The codes of a CONNACK (MQTT 3.1.1 §3.2.2.3, MQTT 5 §3.2.2.2) that say no.
+_REFUSALS: Final[Mapping[int, str]] = {
+    1: "protocol version not accepted",
+    2: "client id refused",
+    3: "server unavailable",
+    4: "bad user name or password",
+    5: "not authorized",
+    0x80: "unspecified error",
+    0x81: "malformed packet",
+    0x82: "protocol error",
+    0x83: "implementation specific error",
+    0x84: "protocol version not accepted",
+    0x85: "client id refused",
+    0x86: "bad user name or password",
+    0x87: "not authorized",
+    0x88: "server unavailable",
+    0x89: "server busy",
+    0x8A: "banned",
+    0x8C: "bad authentication method",
+    0x90: "topic name of the will refused",
+    0x95: "packet too large",
+    0x97: "quota exceeded",
+    0x99: "payload format of the will refused",
+    0x9A: "retained will refused",
+    0x9B: "quality of service of the will refused",
+    0x9C: "use another server",
+    0x9D: "server moved",
+    0x9F: "connection rate exceeded",
 }
 
 
@@ -179,6 +212,24 @@ def encode_connect(connect: Connect) -> bytes:
     if len(packet) > MAX_CONNECT_BYTES:
         raise LimitError(f"a CONNECT of {len(packet)} bytes")
     return packet
+
+
+def describe_refusal(head: bytes) -> str:
+    """Say why a broker refused a CONNECT, from the first bytes it sent; empty if it did not.
+
+    Args:
+        head: Untrusted. At most ``ANSWER_BYTES`` are looked at; whatever is not the beginning of a
+            CONNACK is no refusal.
+    """
+    if len(head) < 2 or head[0] != _CONNACK:  # noqa: PLR2004 - type and remaining length
+        return ""
+    length_end = next((at + 1 for at in range(1, len(head)) if not head[at] & 0x80), len(head))
+    code_at = length_end + 1
+    if length_end > 1 + _MAX_LENGTH_BYTES or code_at >= len(head) or not head[code_at]:
+        return ""
+    code = head[code_at]
+    number = f"{code:#04x}" if code & 0x80 else str(code)
+    return f"the broker's CONNACK is {number}, {_REFUSALS.get(code, 'an unknown code')}"
 
 
 # --- parts ------------------------------------------------------------------------------------

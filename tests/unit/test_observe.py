@@ -4,12 +4,13 @@ import io
 import json
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import structlog
 
-from authd.core.decision import ConnectRequest, deny
+from authd.core.decision import ConnectRequest, SingleStep, deny
 from authd.errors import ReasonCode
 from authd.observe import Observations, configure_logging
 from tests.unit.service.scenes import DEVICE, DEVICE_ID, site_with_device
@@ -50,6 +51,25 @@ def test_a54_a_decision_is_one_line_without_the_password(log: Log) -> None:
     assert (event["effect"], event["reason"]) == ("deny", "malformed")
     assert (event["elapsed_ms"], event["key"], event["replayable"]) == (1.5, None, False)
     assert PASSWORD not in text
+
+
+def test_a_key_that_is_not_known_is_named_as_claimed_and_nothing_else_is(log: Log) -> None:
+    configure_logging("json")
+    observations = Observations()
+    unknown, malformed = deny(ReasonCode.UNKNOWN_KEY, "no"), deny(ReasonCode.MALFORMED, "no")
+    shown = SingleStep(b"anything")
+    for asked, decision, claimed in (
+        (request(username=DEVICE_ID), unknown, DEVICE_ID),
+        (request(username="lamp"), unknown, None),
+        # Of the same shape as a device's password, and not read as an id: perhaps it is one.
+        (request(username=DEVICE_ID), malformed, None),
+        (replace(request(username=DEVICE_ID, password=""), presented=shown), unknown, None),
+    ):
+        observations.connect(asked, decision, 0.001)
+        text = log.text()
+        event = json.loads(text)
+        assert (event["key"], event["claimed_key"]) == (None, claimed)
+        assert PASSWORD not in text
 
 
 async def test_an_allow_names_key_session_form_and_grants(log: Log, tmp_path: Path) -> None:

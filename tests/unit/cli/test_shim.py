@@ -263,6 +263,18 @@ def test_for_people_it_says_who_was_not_let_through(start: Start, broker: Broker
     )
 
 
+def test_a_connect_that_the_broker_refuses_is_one_line(start: Start, broker: Broker) -> None:
+    shim = start(f"--to=127.0.0.1:{broker.port}")
+    with connect(shim.port) as client:
+        _, taken = broker.take()
+        taken.sendall(b"\x20\x02\0\x05")
+        taken.close()
+        assert client.recv(5) == b"\x20\x02\0\x05"
+        assert client.recv(1) == b""
+    _, err = shim.end()
+    assert err == "client `lamp`: refused: the broker's CONNACK is 5, not authorized\n"
+
+
 # --- what it does not begin with --------------------------------------------------------------
 
 

@@ -128,9 +128,14 @@ async def test_run_serves_until_it_is_cancelled(serve: Serve) -> None:
 
 async def test_an_address_that_is_taken_or_no_address_is_an_error_of_the_configuration(
     serve: Serve,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     served = await serve()
-    for address in (f"127.0.0.1:{served.server.port}", "256.256.256.256:1"):
+    taken = f"127.0.0.1:{served.server.port}"
+    for address, why in (
+        (taken, "address already in use, perhaps by another authd"),
+        ("256.256.256.256:1", "no address"),
+    ):
         parts = GrpcParts(
             address=address,
             point=ScriptedPoint(),
@@ -138,6 +143,9 @@ async def test_an_address_that_is_taken_or_no_address_is_an_error_of_the_configu
             names=dict,
             sessions=ScriptedPoint(),
         )
-        with pytest.raises(ConfigError, match="cannot serve gRPC"):
+        said = rf"^cannot listen on `{address}` \(listen.grpc\): {why}"
+        with pytest.raises(ConfigError, match=said):
             async with GrpcServer(parts):
                 pass
+    # The library writes past Python: what it says would stand above the sentence.
+    assert capfd.readouterr().err == ""

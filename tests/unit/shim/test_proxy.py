@@ -140,6 +140,50 @@ async def test_the_broker_sees_a_fresh_login_and_every_later_byte(world: World) 
     assert await world.report() == ShimReport(ended=Ended.PASSED, client_id="lamp")
 
 
+@pytest.mark.parametrize(
+    ("answer", "detail"),
+    [
+        (b"\x20\x02\0\x05", "the broker's CONNACK is 5, not authorized"),
+        (b"\x20\x03\0\x87\0", "the broker's CONNACK is 0x87, not authorized"),
+        (b"\x20\x83\x01\0\x88" + bytes(129), "the broker's CONNACK is 0x88, server unavailable"),
+        (b"\x20\x03\0\xfe\0", "the broker's CONNACK is 0xfe, an unknown code"),
+    ],
+)
+async def test_a_refusal_by_the_broker_is_passed_on_and_said(
+    world: World, answer: bytes, detail: str
+) -> None:
+    client, broker = await world.through()
+    for byte in answer:
+        broker.writer.write(bytes([byte]))
+        await broker.writer.drain()
+        await asyncio.sleep(0)
+    broker.writer.close()
+    assert await client.rest() == answer
+    client.writer.close()
+    report = await world.report()
+    assert (report.ended, report.client_id, report.detail) == (Ended.REFUSED, "lamp", detail)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"\x20\x02\0\0\x20\x02\0\x05",
+        b"\x20\x02\0",
+        b"\x20\x80\x80\x80\x80\0\x05",
+        b"\x20",
+        b"\xf0\x02\0\x05",
+        b"\x30\x05\0\x01a\x20\x02\0\x05",
+    ],
+)
+async def test_nothing_but_a_refusal_is_taken_for_one(world: World, answer: bytes) -> None:
+    client, broker = await world.through()
+    broker.writer.write(answer)
+    broker.writer.close()
+    assert await client.rest() == answer
+    client.writer.close()
+    assert await world.report() == ShimReport(ended=Ended.PASSED, client_id="lamp")
+
+
 async def test_what_came_with_the_connect_goes_with_it(world: World) -> None:
     await world.client(CONNECT + b"\xc0\0")
     broker = await world.broker.next()
