@@ -253,8 +253,14 @@ def load_settings(path: Path, *, environ: Mapping[str, str] | None = None) -> Se
     """
     try:
         content = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
+    except FileNotFoundError as error:
         raise ConfigError(f"`{path}`: {error.strerror}; run `authd init` first") from error
+    except PermissionError as error:
+        raise ConfigError(
+            f"`{path}`: {error.strerror}; run this as the user that the daemon runs as"
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"`{path}`: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"`{path}`: {error}") from error
     return _read(path, content, os.environ if environ is None else environ)
@@ -355,7 +361,7 @@ def _read_domains(tables: dict[str, _Table]) -> tuple[DomainSettings, ...]:
     for name, table in tables.items():
         try:
             domain = DomainId(parse_id(table.take("id", str)))
-            filters = [check_granted_filter(f"{one}/#") for one in table.texts("prefix")]
+            filters = [_below(one) for one in table.texts("prefix")]
         except FormatError as error:
             raise table.error("", f"is wrong: {error}") from error
         scope = make_scope(dict.fromkeys(filters, Action.PUB | Action.SUB))
@@ -369,11 +375,17 @@ def _read_domains(tables: dict[str, _Table]) -> tuple[DomainSettings, ...]:
     return tuple(domains)
 
 
+def _below(prefix: str) -> str:
+    if "#" in prefix:
+        raise FormatError(f"`{prefix}`: write it without wildcards")
+    return check_granted_filter(f"{prefix}/#")
+
+
 def _read_guarded(tables: list[_Table]) -> tuple[GuardedPrefix, ...]:
     guarded = []
     for table in tables:
         try:
-            topic_filter = check_granted_filter(f"{table.take('prefix', str)}/#")
+            topic_filter = _below(table.take("prefix", str))
         except FormatError as error:
             raise table.error("prefix", f"is wrong: {error}") from error
         k = table.take("k", int, 1)

@@ -12,6 +12,11 @@ def main() -> None:
 
         print(overview(), end="")
         sys.exit(0)
+    if sys.argv[1:] == ["--version"]:
+        from authd import __version__
+
+        print(f"authd {__version__}")
+        sys.exit(0)
     from authd.cli.app import run
 
     run()

@@ -5,10 +5,11 @@ import sys
 import traceback
 from collections.abc import Callable
 from importlib import import_module
-from typing import Final, Protocol, cast
+from typing import Annotated, Final, Protocol, cast
 
 import typer
 
+from authd import __version__
 from authd.cli.catalogue import ABOUT, COMMANDS
 from authd.cli.output import Output
 from authd.errors import AuthdError, ReasonCode
@@ -30,8 +31,21 @@ app = typer.Typer(
 )
 
 
+def _print_version(asked: bool) -> None:  # noqa: FBT001 - the parser calls it so
+    if asked:
+        print(f"authd {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _authd() -> None:
+def _authd(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
     # Without a callback, an application of one command is that command.
     pass
 

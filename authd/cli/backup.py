@@ -37,7 +37,7 @@ def backup(
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write everything this daemon cannot get back from the network; the daemon may run."""
+    """Write down what the network could not give back. The daemon may run."""
     context = make_context(state, as_json=as_json)
     context.node()
     try:

@@ -11,7 +11,7 @@ import typer
 from authd.cli.app import NO, YES, app
 from authd.cli.context import Context, JsonOption, StateOption, make_context
 from authd.cli.findings import Finding, State, fault, fine, unknown
-from authd.cli.snippets import mosquitto_config
+from authd.cli.snippets import join_group, mosquitto_config
 from authd.config import BrokerSettings, parse_endpoint
 from authd.errors import ConfigError, FormatError, NoResponseError
 
@@ -19,7 +19,7 @@ broker_app = typer.Typer(help="Brokers: their configuration, and its test.", no_
 app.add_typer(broker_app, name="broker")
 
 _MOSQUITTO: Final = "mosquitto"
-_DEFAULT_PLUGIN: Final = Path("/usr/lib/authd-mqtt/authd_mosquitto.so")
+_PLUGIN: Final = Path("/usr/lib/authd-mqtt/authd_mosquitto.so")
 _DEFAULT_CONFIG: Final = Path("/etc/mosquitto/mosquitto.conf")
 _MARKS: Final = {State.FINDING: "FAULT", State.UNKNOWN: "?", State.NOTE: "note", State.OK: "ok"}
 _ORDER: Final = tuple(_MARKS)
@@ -37,14 +37,15 @@ def snippet(
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the lines of a broker's configuration that let authd decide."""
+    """Print what to write into a broker's configuration."""
     from authd.demo.stage import find_plugin
 
     context = make_context(state, as_json=as_json)
     _check_kind(kind)
     entry = _entry(context, name)
     socket = context.settings().run_dir / "broker.sock"
-    lines = mosquitto_config(entry, socket, find_plugin() or _DEFAULT_PLUGIN)
+    built = None if _PLUGIN.exists() else find_plugin()
+    lines = mosquitto_config(entry, socket, _PLUGIN, built)
     context.output.result({"broker": entry.name, "config": "\n".join(lines) + "\n"}, lines)
 
 
@@ -69,7 +70,7 @@ def probe(
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Try a running broker and read its configuration; exit 0 if all is well, 1 for faults."""
+    """Try a running broker and read its configuration. Exit 0 if all is well, 1 for faults."""
     context = make_context(state, as_json=as_json)
     _check_kind(kind)
     tls_context = _tls_context(cafile) if tls else None
@@ -94,7 +95,7 @@ def _probe(
     target = Target(host=host.strip("[]"), port=int(port), endpoint=endpoint, tls=tls)
     yield from probe_live(target)
     status = _ask_status(context)
-    yield from _judge_daemon(status, entry, endpoint)
+    yield from _judge_daemon(status, entry, endpoint, context.settings().broker_group)
     admin_socket = context.settings().run_dir / "admin.sock" if stall else None
     yield probe_fail_mode(target, daemon_up=status is not None, admin_socket=admin_socket)
     yield from _judge_host(context, target.port, config)
@@ -111,7 +112,7 @@ def _ask_status(context: Context) -> dict[str, Any] | None:
 
 
 def _judge_daemon(
-    status: dict[str, Any] | None, entry: BrokerSettings, endpoint: str
+    status: dict[str, Any] | None, entry: BrokerSettings, endpoint: str, group: str
 ) -> Iterator[Finding]:
     if status is None:
         yield fault("daemon", "no daemon answers on this host", "start it with `authd up`")
@@ -131,7 +132,7 @@ def _judge_daemon(
             "attached",
             f"no plugin listens as `{entry.name}`: nobody gets in, and nobody would be cut",
             "restart the broker with the lines of `authd broker snippet mosquitto`; its user must"
-            " be in the group `authd-broker`",
+            f" be in the group that may open the socket: {join_group(group)}",
         )
     if endpoint in entry.endpoints:
         yield fine("audience", f"proofs made for `{endpoint}` count")

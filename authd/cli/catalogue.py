@@ -15,7 +15,8 @@ Usage: authd [OPTIONS] COMMAND [ARGS]...
   {ABOUT}
 
 Options:
-  --help  Show this message and exit.
+  --version  Show the version and exit.
+  --help     Show this message and exit.
 
 Commands:
 """
@@ -31,40 +32,26 @@ class Command(NamedTuple):
 COMMANDS: Final = {
     "backup": Command(
         "backup",
-        "Write everything this daemon cannot get back from the network; the daemon may run.",
+        "Write down what the network could not give back.",
     ),
     "restore": Command("backup", "Bring a backup back into an empty state directory."),
-    "demo": Command(
-        "demo", "Show devices admitted, refused, explained and cut off on three brokers."
-    ),
-    "explain": Command(
-        "explain", "Say whether a key would be admitted, and why; exit 0 for allow, 1 for deny."
-    ),
+    "demo": Command("demo", "Show devices admitted, refused, explained and cut off."),
+    "explain": Command("explain", "Say whether a key would be admitted, and why."),
     "grant": Command(
         "grant",
-        "Grant topics to a key or a domain; rights add up, nothing is taken away by granting.",
+        "Grant topics to a key or a domain.",
     ),
-    "init": Command(
-        "init", "Make a new domain on this host: root, authority, node and heartbeat keys."
-    ),
+    "init": Command("init", "Make a new domain on this host."),
     "inspect": Command("inspect", "Show what is inside; secrets are left out."),
-    "invite": Command(
-        "invite", "Print a ticket for one new daemon; it is a secret and shown once."
-    ),
+    "invite": Command("invite", "Print a ticket for one new daemon."),
     "join": Command("join", "Join a domain with a ticket from `authd invite`."),
-    "password": Command(
-        "password", "Make user name and password for one CONNECT within the next minute."
-    ),
-    "publish": Command(
-        "publish", "Publish a bundle of statements and records; anyone may, it is signed."
-    ),
-    "revoke": Command(
-        "revoke", "Revoke a key or a grant in the whole network and cut its live sessions."
-    ),
+    "password": Command("password", "Make user name and password for one CONNECT."),
+    "publish": Command("publish", "Publish a bundle of statements and records."),
+    "revoke": Command("revoke", "Revoke a key or grant everywhere and cut its live sessions."),
     "revocations": Command("revoke", "List revocations, each pending or in force."),
-    "shim": Command("shim", "Put a fresh proof into each CONNECT of clients that cannot make one."),
+    "shim": Command("shim", "Put fresh proofs into the CONNECTs of other clients."),
     "status": Command("status", "Show domain, freshness, peers, brokers and sessions."),
-    "up": Command("up", "Run the daemon until SIGTERM; SIGHUP reads the configuration again."),
+    "up": Command("up", "Run the daemon until SIGTERM."),
     "broker": Command("broker", "Brokers: their configuration, and its test."),
     "device": Command("device", "Devices: a device is its key."),
     "trust": Command("trust", "Which domains count here, and why a key does."),

@@ -6,7 +6,7 @@ the client holds the private key is proven to the broker by the TLS handshake.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from authd.cli import issue
+from authd.cli import issue, known
 from authd.cli.context import Context
 from authd.core.encoding import encode_base64url
 from authd.core.grants import Form, Grant, TlsSubject, tls_subject
@@ -76,8 +76,8 @@ def grant_to_certificate(context: Context, options: CertificateOptions) -> None:
         FormatError: An option that is not one.
     """
     who = issue.choose_issuer(context, None)
-    if context.keystore.subject(options.name) is not None:
-        raise ConflictError(f"`{options.name}` exists already: choose another name")
+    issue.check_filters(options.publish, options.subscribe)
+    replaced = known.holder_to_set_aside(context, options.name, ": choose another name")
     subject, files = _subject(context, options)
     grant = issue.issue(
         context,
@@ -95,7 +95,10 @@ def grant_to_certificate(context: Context, options: CertificateOptions) -> None:
     )
     bundle = issue.bundle_of(context, who, grant, None)
     remembered = Subject(name=options.name, key=encode_base64url(subject.key), form="tls")
-    issue.remember(context, remembered, grant)
+    if replaced is not None:
+        known.set_aside(context, replaced)
+    grants = [encode_base64url(grant.encoded)]
+    context.keystore.save_subject(replace(remembered, grants=grants))
     published, where = issue.hand_out(context, bundle, options.bundle)
     _report(context, options.name, subject, grant, files, where, published=published)
 

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import struct
+import sys
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -180,7 +181,10 @@ class Context:
         if looks_like_key_id(text):
             answer = self.ask("find-key", {"id": text})
             return admit_key(decode_base64url(str(answer["key"])))
-        raise NotFoundError(f"`{text}` is not a name, key id or key known here")
+        raise NotFoundError(
+            f"`{text}` is not a name, key id or key known here: names stay on the host that made"
+            " them; use the key id",
+        )
 
     def find_proven(self, text: str) -> tuple[PublicKey, bool]:
         """Find a key as `find_key` does, or the digest of a certificate's, which is marked so.
@@ -232,17 +236,32 @@ def read_secret(path: Path) -> bytes:
 
 
 def ask_passphrase(path: Path | None, *, prompt: str, confirm: bool) -> bytes:
-    """Get a passphrase from a file or from the person at the terminal.
+    """Get a passphrase from a file or from the person at the terminal, a new one twice.
 
     Raises:
+        ConfigError: There is no terminal to ask at.
         FormatError: It is empty.
     """
     if path is not None:
         return read_secret(path)
+    if not _has_terminal():
+        otherwise = ", or `--unencrypted-root`" if confirm else ""
+        raise ConfigError(
+            f"no terminal to ask for the passphrase: name `--passphrase-file`{otherwise}"
+        )
     text: str = typer.prompt(prompt, hide_input=True, confirmation_prompt=confirm)
     if not text:
         raise FormatError("an empty passphrase protects nothing")
     return text.encode()
+
+
+def _has_terminal() -> bool:
+    # As the prompt does it: the process's own terminal, whatever standard input is.
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return sys.stdin.isatty()
+    return True
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -19,7 +19,7 @@ def demo(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show devices admitted, refused, explained and cut off on three brokers."""
+    """Show devices admitted, refused, explained and cut off. On three brokers, here."""
     from authd.demo.narrator import Narrator
     from authd.demo.script import Script
     from authd.demo.stage import Stage, StageError, find_mosquitto, find_plugin

@@ -1,21 +1,25 @@
 """``authd device``: a key or a certificate, its grant, and what to paste where."""
 
+import json
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from authd.cli import issue
+from authd.cli import issue, known
 from authd.cli.app import app
 from authd.cli.context import Context, JsonOption, StateOption, make_context
-from authd.cli.snippets import password_snippets, pop_snippets
+from authd.cli.output import table
+from authd.cli.snippets import names_dialled, password_snippets, pop_snippets
 from authd.config import parse_endpoint
 from authd.core.encoding import encode_base64url
 from authd.core.grants import Form, Grant, KeySubject
 from authd.core.identity import SigningKey, key_id_text
 from authd.core.proofs import PASSWORD_BYTES, Audience, password_key
 from authd.device import DeviceKey
-from authd.errors import ConflictError, FormatError
+from authd.errors import FormatError
 from authd.service.issuing import parse_topic_scope, self_revocation
 from authd.store.keystore import Subject, write_private
 
@@ -49,13 +53,17 @@ def new(
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a device key, grant it topics, publish the grant and show how to connect."""
+    """Make a device key, grant it topics and show how to connect. The grant is published."""
     context = make_context(state, as_json=as_json)
     who = issue.choose_issuer(context, issuer)
     if password and (who.gateway is not None or depth):
         raise FormatError("a device password is granted by the domain's authority, with depth 0")
-    if who.gateway is None and context.keystore.subject(name) is not None:
-        raise ConflictError(f"`{name}` exists already; `authd grant {name}` gives it more")
+    replaced = None
+    if who.gateway is None:
+        replaced = known.holder_to_set_aside(
+            context, name, f"; `authd grant {name}` gives it more, `authd revoke {name}` ends it"
+        )
+    issue.check_filters(pub, sub)
     if (password and counter) or (at and not counter):
         raise FormatError("`--password` and `--counter` are two forms, and `--at` is of a counter")
     secret = encode_base64url(context.entropy.token(PASSWORD_BYTES)) if password else ""
@@ -82,8 +90,10 @@ def new(
     device = _device(context, who, key, grant)
     key_file = None if password else _write_key(out or Path(f"{name}.key"), device)
     form = "password" if password else "counter" if counter else "pop"
+    kept_as = known.set_aside(context, replaced) if replaced else ""
     published, where = _publish(context, who, name, device, grant, bundle, form=form)
-    _report(context, name, device, grant, secret, key_file, where, published=published)
+    notes = [f"the revoked key of that name is kept as {kept_as}"] if kept_as else []
+    _report(context, name, device, grant, secret, key_file, [where, *notes], published=published)
 
 
 def _device(context: Context, who: issue.Issuer, key: SigningKey, grant: Grant) -> DeviceKey:
@@ -123,7 +133,9 @@ def _publish(
             form=form,
             self_revocation=encode_base64url(own.encoded),
         )
-        issue.remember(context, subject, grant)
+        # Not added to what stands there: that is of a revoked key, and was set aside.
+        grants = [encode_base64url(grant.encoded)]
+        context.keystore.save_subject(replace(subject, grants=grants))
         return issue.hand_out(context, bundle, target)
     if target is None:
         return False, "not published: the key file carries the whole path and shows it"
@@ -137,17 +149,18 @@ def _report(
     grant: Grant,
     secret: str,
     key_file: Path | None,
-    where: str,
+    where: list[str],
     *,
     published: bool,
 ) -> None:
-    endpoint = _endpoint(context)
+    endpoints = _endpoints(context)
+    endpoint, names = endpoints[0], names_dialled(endpoints)
     if key_file is None:
-        snippets = password_snippets(device, secret, endpoint)
+        snippets = [*names, *password_snippets(device, secret, endpoint)]
     elif Form.COUNTER in grant.forms:
         snippets = _counter_snippets(key_file, next(iter(grant.audiences)).partition("/")[2])
     else:
-        snippets = pop_snippets(device, key_file, endpoint)
+        snippets = [*names, *pop_snippets(device, key_file, endpoint)]
     data: dict[str, object] = {
         "name": name,
         "key_id": device.username,
@@ -158,6 +171,7 @@ def _report(
         "expires_at": grant.expires_at,
         "key_file": str(key_file) if key_file else None,
         "published": published,
+        "audiences": endpoints,
     }
     if secret:
         data["password"] = secret
@@ -165,7 +179,8 @@ def _report(
         data,
         [
             f"{name} is key {device.username}",
-            f"grant of {len(grant.encoded)} bytes, {where}",
+            f"grant of {len(grant.encoded)} bytes, {where[0]}",
+            *where[1:],
             *([f"key file    {key_file} (move it to the device)"] if key_file else []),
             "",
             *snippets,
@@ -189,7 +204,7 @@ def _counter_snippets(key_file: Path, endpoint: str) -> list[str]:
     return [
         f"a board without a clock, at `{endpoint}` alone; it keeps `count` over restarts:",
         "  from authd.device import DeviceKey",
-        f'  key = DeviceKey.load("{key_file}")',
+        f"  key = DeviceKey.load({json.dumps(str(key_file))})",
         "  count += 1  # on its disk before it is sent",
         f'  client.username_pw_set(key.username, key.counter_password("{endpoint}", count))',
     ]
@@ -218,7 +233,7 @@ def cert(
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a TLS client certificate, or take one, and grant its key topics."""
+    """Make or take a TLS client certificate and grant its key topics."""
     from authd.cli.certificate import CertificateOptions, grant_to_certificate
 
     options = CertificateOptions(
@@ -235,8 +250,25 @@ def cert(
     grant_to_certificate(make_context(state, as_json=as_json), options)
 
 
-def _endpoint(context: Context) -> str:
-    if not context.config_path.exists():
-        return "BROKER:1883"
-    brokers = context.settings().brokers
-    return brokers[0].endpoints[0] if brokers else "BROKER:1883"
+@device_app.command("list")
+def list_devices(state: StateOption = None, as_json: JsonOption = False) -> None:
+    """List what was made here: name, key, form, and until when it counts."""
+    context = make_context(state, as_json=as_json)
+    found = known.devices(context)
+    rows = [[one.name, one.key_id, one.form, one.state, _day(one.until)] for one in found]
+    context.output.result(
+        {"devices": [asdict(one) for one in found]},
+        table(["NAME", "KEY", "FORM", "STATE", "UNTIL"], rows) if rows else ["no devices"],
+    )
+
+
+def _day(until: int) -> str:
+    return datetime.fromtimestamp(until, UTC).date().isoformat() if until else "-"
+
+
+def _endpoints(context: Context) -> list[str]:
+    """Return every name that the brokers of this host are dialled by, the first for examples."""
+    settings = context.settings() if context.config_path.exists() else None
+    brokers = settings.brokers if settings else ()
+    names = [endpoint for broker in brokers for endpoint in broker.endpoints]
+    return list(dict.fromkeys(names)) or ["BROKER:1883"]

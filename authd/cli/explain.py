@@ -9,6 +9,8 @@ from authd.cli.context import JsonOption, StateOption, make_context
 from authd.cli.output import age
 from authd.cli.trust import path_lines
 from authd.core.encoding import encode_base64url
+from authd.core.topics import is_topic_filter, is_topic_name
+from authd.errors import FormatError
 
 
 @app.command("explain")
@@ -25,8 +27,9 @@ def explain(
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say whether a key would be admitted, and why; exit 0 for allow, 1 for deny."""
+    """Say whether a key would be admitted, and why. Exit 0 for allow, 1 for deny."""
     context = make_context(state, as_json=as_json)
+    _check_topic(operation, topic)
     public, is_certificate = context.find_proven(key)
     subject = context.subject(key)
     body: dict[str, object] = {
@@ -46,3 +49,11 @@ def explain(
     context.output.result(answer, lines)
     if answer["effect"] != "allow":
         raise typer.Exit(NO)
+
+
+def _check_topic(operation: str, topic: str) -> None:
+    """Refuse what no client could ask for: a denial would say something else than it means."""
+    if operation in ("publish", "receive") and not is_topic_name(topic):
+        raise FormatError(f"`{topic}` is not a topic name: `{operation}` wants one, no wildcards")
+    if operation == "subscribe" and not is_topic_filter(topic):
+        raise FormatError(f"`{topic}` is not a topic filter: `+` is a level, `#` the last one")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from authd.cli import issue
+from authd.cli import issue, known
 from authd.cli.app import app
 from authd.cli.context import Context, JsonOption, StateOption, make_context
 from authd.core.encoding import encode_base64url
@@ -32,10 +32,13 @@ def grant(
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Grant topics to a key or a domain; rights add up, nothing is taken away by granting."""
+    """Grant topics to a key or a domain. Rights add up; granting takes nothing away."""
     context = make_context(state, as_json=as_json)
     who = issue.choose_issuer(context, issuer)
+    issue.check_filters(pub, sub, serve)
     to = _subject(context, subject)
+    if isinstance(to, KeySubject):
+        known.refuse_revoked_key(context, to.key, subject)
     text = encode_base64url(subject_id(to))
     remembered = context.subject(subject) or context.subject(text)
     signed = issue.issue(

@@ -35,7 +35,7 @@ def init(
     embedded_port: setup.EmbeddedPortOption = setup.EMBEDDED_PORT,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a new domain on this host: root, authority, node and heartbeat keys."""
+    """Make a new domain on this host. Its keys are root, authority, node and heartbeat."""
     context = make_context(state, as_json=as_json)
     setup.check_wishes(context, http, grpc, peer)
     passphrase = None
@@ -81,6 +81,10 @@ def _new_key(context: Context, name: str, passphrase: bytes | None = None) -> Si
     return context.keystore.save(name, context.entropy.token(32), passphrase=passphrase)
 
 
+def _names(context: Context) -> str:
+    return ", ".join(f"`{one}`" for one in context.settings().brokers[0].endpoints)
+
+
 def _report(context: Context, root: Root, authority: SigningKey, *, encrypted: bool) -> None:
     domain = encode_base64url(root.domain)
     emergency = self_revocation(authority, issued_at=context.clock.now())
@@ -108,6 +112,8 @@ def _report(context: Context, root: Root, authority: SigningKey, *, encrypted: b
             "a domain with one daemon signs its own news and is never stale.",
             "",
             "Next: move the root key to another medium; it is needed only to change the root.",
+            f"      set `audiences` in {context.config_path} first if devices connect by another",
+            f"      name than {_names(context)}",
             f"      authd up --state {context.state_dir}",
             "      authd device new kitchen-sensor --pub 'home/kitchen/#'",
         ],

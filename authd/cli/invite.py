@@ -42,7 +42,7 @@ def invite(
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print a ticket for one new daemon; it is a secret and shown once."""
+    """Print a ticket for one new daemon. It is a secret and shown once."""
     context = make_context(state, as_json=as_json)
     authority = context.authority_key()
     own = _own_address(context)

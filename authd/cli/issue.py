@@ -115,6 +115,22 @@ def parse_client_id(text: str) -> ClientIdRule | None:
     return check_client_id_rule(ClientIdRule(ClientIdMatch.EXACT, text))
 
 
+def check_filters(*filters: Iterable[str] | None) -> None:
+    """Say what is wrong with a topic filter: only `#` at its end and `+` alone are wildcards.
+
+    Raises:
+        FormatError: Not a filter (MQTT 5 §4.7.1).
+    """
+    for text in (one for some in filters for one in some or ()):
+        levels = text.split("/")
+        if any("#" in level for level in levels[:-1]):
+            raise FormatError(f"`{text}` is not a topic filter: `#` may only stand last")
+        if any("#" in level and level != "#" for level in levels):
+            raise FormatError(f"`{text}` is not a topic filter: `#` must be a level of its own")
+        if any("+" in level and level != "+" for level in levels):
+            raise FormatError(f"`{text}` is not a topic filter: `+` must be a level of its own")
+
+
 def broker_audiences(context: Context) -> list[str]:
     """Return every audience of the configured brokers, as grants list them.
 

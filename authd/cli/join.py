@@ -34,7 +34,7 @@ def join(
     """Join a domain with a ticket from `authd invite`."""
     context = make_context(state, as_json=as_json)
     setup.check_wishes(context, http, grpc, peer)
-    opened = decode_ticket(decode_base64url(_read_ticket(ticket)))
+    opened = _open_ticket(_read_ticket(ticket))
     roots, grants = _verify(opened)
     context.keystore.create()
     node_key = context.keystore.save(NODE, opened.seed)
@@ -75,12 +75,16 @@ def join(
             "",
             "With a third daemon, give the domain three heartbeat keys, where the root key is:",
             f"      authd domain heartbeat add {encode_base64url(heartbeat.public)} ...",
+            "Until then one key alone signs news: while the daemon that has it is away for longer",
+            "than the grace, every CONNECT here is refused.",
         ],
     )
 
 
 def _read_ticket(text: str) -> str:
     if text == "-":
+        if sys.stdin.isatty():
+            print("Paste the ticket and press Enter:", file=sys.stderr)
         return sys.stdin.readline().strip()
     if not text.startswith("@"):
         return text.strip()
@@ -88,6 +92,13 @@ def _read_ticket(text: str) -> str:
         return Path(text[1:]).read_text("ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"`{text[1:]}` cannot be read") from error
+
+
+def _open_ticket(text: str) -> Ticket:
+    try:
+        return decode_ticket(decode_base64url(text))
+    except FormatError as error:
+        raise FormatError("the ticket is incomplete: paste all of it") from error
 
 
 def _verify(ticket: Ticket) -> tuple[list[Root], list[Grant]]:

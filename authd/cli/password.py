@@ -1,5 +1,6 @@
 """``authd password``: one proof, now."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,7 @@ def password(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make user name and password for one CONNECT within the next minute."""
+    """Make user name and password for one CONNECT. They are good for a minute."""
     from authd.device import DeviceKey
 
     context = make_context(None, as_json=as_json)
@@ -34,7 +35,11 @@ def password(
     secret = device.password(parse_endpoint(endpoint), client_id=chosen, staple=staple)
     context.output.result(
         {"username": device.username, "password": secret, "client_id": chosen},
-        [f"AUTHD_USER={device.username}", f"AUTHD_PASSWORD={secret}", f"AUTHD_CLIENT_ID={chosen}"]
+        [
+            f"AUTHD_USER={device.username}",
+            f"AUTHD_PASSWORD={secret}",
+            f"AUTHD_CLIENT_ID={shlex.quote(chosen)}",
+        ]
         if shell
         else [f"client id  {chosen}", f"user name  {device.username}", f"password   {secret}"],
     )

@@ -19,7 +19,7 @@ def publish(
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Publish a bundle of statements and records; anyone may, it is signed."""
+    """Publish a bundle of statements and records. Anyone may, it is signed."""
     context = make_context(state, as_json=as_json)
     try:
         decoded = decode_bundle(bundle.read_bytes())

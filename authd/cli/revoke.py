@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from authd.cli import known
 from authd.cli.app import NO, app
 from authd.cli.context import Context, JsonOption, StateOption, make_context
 from authd.cli.output import table
@@ -25,6 +26,11 @@ from authd.store.keystore import AUTHORITY, NODE, Subject
 from authd.store.sqlite import SqliteStore
 
 _POLL_S: Final = 0.1
+_OUTCOMES: Final = {
+    "not_found": "was not connected",
+    "cut_offline": "was away; its durable session is ended",
+    "kick_failed": "could not be disconnected; every message of it is denied",
+}
 _AS_IS: Final = frozenset(f"{string.ascii_letters}{string.digits}/".encode())
 
 
@@ -42,7 +48,7 @@ def revoke(
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Revoke a key or a grant in the whole network and cut its live sessions."""
+    """Revoke a key or grant everywhere and cut its live sessions."""
     context = make_context(state, as_json=as_json)
     all_signed = _sign(context, target, reason)
     signed = all_signed[0]
@@ -65,11 +71,14 @@ def revocations(state: StateOption = None, as_json: JsonOption = False) -> None:
     """List revocations, each pending or in force."""
     context = make_context(state, as_json=as_json)
     answer: dict[str, Any] = context.ask("revocations")
+    names = known.names_of(context)
+    for one in answer["revocations"]:
+        one["name"] = names.get(one["target"], "")
     rows = [
-        [one["id"], one["kind"], one["target"], one["state"], one["reason"] or "-"]
+        [*(one[what] or "-" for what in ("name", "kind", "target", "state", "reason")), one["id"]]
         for one in answer["revocations"]
     ]
-    header = ["ID", "KIND", "TARGET", "STATE", "REASON"]
+    header = ["NAME", "KIND", "TARGET", "STATE", "REASON", "ID"]
     lines = table(header, rows) if rows else ["no revocations"]
     for one in answer["revocations"]:
         lines += _retained_lines(one, f"{one['kind']} {one['target']}: ")
@@ -175,7 +184,10 @@ def _all_confirmed(answer: dict[str, Any]) -> bool:
 
 
 def _lines(answer: dict[str, Any]) -> list[str]:
-    cut = [f"  {one['broker']}: {one['client_id']} {one['outcome']}" for one in answer["cut"]]
+    cut = [
+        f"  {one['broker']}: {one['client_id']} {_OUTCOMES.get(one['outcome'], one['outcome'])}"
+        for one in answer["cut"]
+    ]
     state = answer["state"]
     sentence = (
         "in force: every daemon that is fresh refuses it"

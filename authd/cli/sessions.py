@@ -4,6 +4,7 @@ from typing import Any
 
 import typer
 
+from authd.cli import known
 from authd.cli.app import app
 from authd.cli.context import JsonOption, StateOption, make_context
 from authd.cli.output import age, table
@@ -17,17 +18,33 @@ def list_sessions(state: StateOption = None, as_json: JsonOption = False) -> Non
     """List sessions with their key, lease and rights."""
     context = make_context(state, as_json=as_json)
     answer: dict[str, Any] = context.ask("sessions")
+    names = known.names_of(context)
+    for one in answer["sessions"]:
+        one["name"] = names.get(one["key"], "")
+    context.output.result(answer, _lines(answer["sessions"]) or ["no sessions"])
+
+
+def _lines(sessions: list[dict[str, Any]]) -> list[str]:
+    """Write a row for each session, and below it what does not fit beside it."""
     rows = [
         [
             one["broker"],
-            one["client_id"],
+            one["name"] or "-",
             one["key"],
             one["form"],
             "live" if one["live"] else "offline",
             age(one["lease_s"]),
-            ", ".join(f"{'+'.join(r['actions'])} {r['filter']}" for r in one["rights"]),
         ]
-        for one in answer["sessions"]
+        for one in sessions
     ]
-    header = ["BROKER", "CLIENT ID", "KEY", "FORM", "STATE", "LEASE", "RIGHTS"]
-    context.output.result(answer, table(header, rows) if rows else ["no sessions"])
+    if not rows:
+        return []
+    head, *lines = table(["BROKER", "NAME", "KEY", "FORM", "STATE", "LEASE"], rows)
+    pairs = ((line, _rest(one)) for line, one in zip(lines, sessions, strict=True))
+    return [head, *(line for pair in pairs for line in pair)]
+
+
+def _rest(one: dict[str, Any]) -> str:
+    rights = ", ".join(f"{'+'.join(r['actions'])} {r['filter']}" for r in one["rights"])
+    client_id = "" if one["client_id"] == one["key"] else f"client id {one['client_id']}: "
+    return f"  {client_id}{rights}"

@@ -56,7 +56,7 @@ def shim(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Put a fresh proof into each CONNECT of clients that cannot make one."""
+    """Put fresh proofs into the CONNECTs of other clients. For those that cannot make one."""
     import uvloop
 
     output = make_context(None, as_json=as_json).output

@@ -20,6 +20,7 @@ replicate = "auto"
 http = "{http}"      # brokers, health and metrics
 grpc = "{grpc}"      # brokers; TLS with client certificates from {state}/tls
 peer = "{peer}"      # other daemons; closed until the first `authd invite` or `authd join`
+# advertise = "this-host.example:8184"      # how other daemons reach this one, for `authd invite`
 
 # Each broker that asks. `audiences` are the names clients dial: a proof is made for one of them.
 [[broker]]

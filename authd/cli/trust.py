@@ -44,6 +44,8 @@ def add(
         raise FormatError(f"`{name}` is not a name: 1 to 32 of `a-z 0-9 _ -`")
     parse_id(domain)
     for one in prefix:
+        if "#" in one:
+            raise FormatError(f"`{one}`: write the prefix without wildcards")
         check_granted_filter(f"{one}/#")
     bundle = _read_bundle(root) if root else None
     context.settings()

@@ -18,7 +18,7 @@ def up(
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the daemon until SIGTERM; SIGHUP reads the configuration again."""
+    """Run the daemon until SIGTERM. SIGHUP reads the configuration again."""
     import uvloop
 
     from authd.daemon import serve

@@ -16,6 +16,7 @@ question: a revocation could have been missed in between.
 """
 
 import asyncio
+import errno
 import secrets
 from collections.abc import Callable
 from contextlib import AsyncExitStack, aclosing
@@ -138,7 +139,9 @@ class EmbeddedBroker:
             )
         except OSError as error:
             address = f"{parts.host}:{parts.port}"
-            raise ConfigError(f"cannot listen on `{address}`: {error}") from error
+            raise ConfigError(
+                f"cannot listen on `{address}` (embedded.port): {_why(error)}",
+            ) from error
 
     async def _watch(self) -> None:
         while True:
@@ -217,6 +220,12 @@ class EmbeddedBroker:
             return Refusal(reason=reason, detail=str(error), temporary=reason.temporary)
         finally:
             self._sessions.answered(question)
+
+
+def _why(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "address already in use, perhaps by another broker: then leave out `--broker`"
+    return str(error.strerror or error)
 
 
 async def _read_connect(

@@ -1,5 +1,6 @@
 """The configuration: every key, every way to be wrong named by file and key, the environment."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -189,6 +190,15 @@ def test_a_wrong_value_is_refused_with_file_and_key(tmp_path: Path, text: str, k
     assert str(caught.value).startswith(f"`{tmp_path / 'authd.toml'}`: `{key}` "), caught.value
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['[[guarded]]\nprefix = "x/#"', f'[domains.a]\nid = "{DOMAIN}"\nprefix = ["x/#"]'],
+)
+def test_a_prefix_with_a_wildcard_is_named_as_it_was_written(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match="`x/#`: write it without wildcards"):
+        load(tmp_path, text)
+
+
 @pytest.mark.parametrize("address", ["10.0.0.1:1883", "broker.example:1883", "[::2]:1883"])
 def test_a_takeover_goes_over_loopback_alone(tmp_path: Path, address: str) -> None:
     text = BROKER + f'evict = "takeover"\nevict_address = "{address}"'
@@ -311,3 +321,23 @@ def test_a_guarded_prefix_asks_for_disjoint_paths(tmp_path: Path) -> None:
     path.write_text('[[guarded]]\nprefix = "site/door"\nk = 2\nstale = "strict"\n', "utf-8")
     (guard,) = load_settings(path, environ={}).guarded
     assert (guard.topic_filter, guard.k, guard.grace_s) == ("site/door/#", 2, 0)
+
+
+def test_a_missing_file_wants_init_and_an_unreadable_one_another_user(tmp_path: Path) -> None:
+    path = tmp_path / "authd.toml"
+    with pytest.raises(ConfigError, match="run `authd init` first"):
+        load_settings(path, environ={})
+    path.write_text("", "utf-8")
+    path.chmod(0)
+    user = os.geteuid()
+    try:
+        if user == 0:
+            os.seteuid(65_534)
+        with pytest.raises(ConfigError, match="as the user that the daemon runs as") as refused:
+            load_settings(path, environ={})
+    finally:
+        os.seteuid(user)
+    assert "authd init" not in str(refused.value)
+    with pytest.raises(ConfigError) as odd:
+        load_settings(tmp_path, environ={})
+    assert "authd init" not in str(odd.value)

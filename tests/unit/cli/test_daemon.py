@@ -94,7 +94,10 @@ def test_a_revocation_is_in_force_when_the_command_ends(run: Run, site: Site) ->
     explained = run("explain", "goner", site=site)
     assert (explained.code, explained.json["reason"]) == (1, "revoked")
     assert "lost" in explained.json["detail"]
-    grant = run("grant", "goner", "--sub=site/x", site=site).json["grant"]
+    again = run("grant", "goner", "--sub=site/x", site=site)
+    assert (again.code, again.json["reason"]) == (2, "revoked")
+    run("device", "new", "stays", "--pub=site/stays", site=site)
+    grant = run("grant", "stays", "--sub=site/x", site=site).json["grant"]
     one = run("revoke", f"grant:{grant}", site=site)
     assert (one.code, one.json["kind"], one.json["target"]) == (0, "grant", grant)
 

@@ -233,8 +233,14 @@ def test_the_snippet_makes_a_broker_that_is_clean(
     run: Run, stage: Stage, site: Site, start: Start
 ) -> None:
     snippet = run("broker", "snippet", "mosquitto", site=site).json
+    place, built = "/usr/lib/authd-mqtt/authd_mosquitto.so", str(find_plugin())
+    assert f"plugin {place}\n" in snippet["config"]
+    if built != place:
+        assert f"install -D -m 644 {built} {place}" in snippet["config"]
     lines = [
-        line for line in snippet["config"].splitlines() if not line.startswith(("#", "listener"))
+        line.replace(place, built)
+        for line in snippet["config"].splitlines()
+        if not line.startswith(("#", "listener"))
     ]
     assert len(lines) == 7
     # Its own settings come first in a configuration, so the listener of the test is above them.
@@ -287,6 +293,9 @@ def test_a_broker_that_asks_no_daemon_is_found(
     done = probe(run, site, start(*lines, port=site.mqtt_port))
     assert done.code == 1
     assert checks(done, "finding") == {"attached", "plugin_opt_authd_socket"}
+    (attached,) = [one for one in done.json["findings"] if one["check"] == "attached"]
+    assert "`groupadd -rf authd-broker`" in attached["advice"]
+    assert "`usermod -aG authd-broker mosquitto`" in attached["advice"]
 
 
 def test_a_plugin_replaced_under_a_running_broker_is_found(

@@ -85,3 +85,9 @@ def test_without_a_command_the_page_is_shown_as_an_error(run: Run) -> None:
     done = run(as_json=False)
     assert done.code == 2
     assert all(f"  {name} " in done.err for name in COMMANDS)
+
+
+def test_what_a_command_is_for_fits_into_its_line() -> None:
+    cut = [line.split()[0] for line in overview().splitlines() if line.endswith("...")]
+    # The usage line, and two whose first sentence is as long as it has to be.
+    assert set(cut) <= {"Usage:", "invite", "up"}
