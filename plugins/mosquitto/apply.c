@@ -10,13 +10,19 @@ static bool late(int64_t until_us)
 	return clock_us() >= until_us;
 }
 
-/* Whether `event` may be newer than the answer that made this session. It is not if it was here before the question
- * went out, or if the daemon, in the same run, numbered it no higher; numbers of different runs tell nothing. */
+/* Whether `event` may be newer than an answer. It is not if it was here before the question went out, or if the daemon,
+ * in the same run, numbered it no higher; numbers of different runs tell nothing. */
+static bool is_newer(const struct event *event, const struct origin *answer, int64_t asked_at_us)
+{
+	bool one_run = strcmp(event->origin.run, answer->run) == 0;
+
+	return event->arrived_us >= asked_at_us && (!one_run || event->origin.n > answer->n);
+}
+
+/* Than the answer that made this session. */
 static bool concerns(const struct event *event, const struct entry *entry)
 {
-	bool one_run = strcmp(event->origin.run, entry->origin.run) == 0;
-
-	return event->arrived_us >= entry->asked_at_us && (!one_run || event->origin.n > entry->origin.n);
+	return is_newer(event, &entry->origin, entry->asked_at_us);
 }
 
 static bool same_session(const struct terms *a, const struct terms *b)
@@ -231,23 +237,46 @@ static bool apply_one(struct authd *authd, struct event *event, int64_t until_us
 	}
 }
 
-static void apply_queue(struct authd *authd, int64_t until_us)
+/* An answer that is on its way into the table; NULL if there is none. */
+struct answered {
+	const struct origin *origin;
+	int64_t asked_at_us;
+};
+
+/* A session that is not in the table yet cannot be found by what ends or changes it. */
+static bool must_wait(const struct event *event, const struct answered *answered)
 {
-	while (authd->todo.first != NULL && !late(until_us) && apply_one(authd, authd->todo.first, until_us)) {
+	return event != NULL && answered != NULL && is_newer(event, answered->origin, answered->asked_at_us);
+}
+
+static void apply_queue(struct authd *authd, const struct answered *answered, int64_t until_us)
+{
+	while (authd->todo.first != NULL && !late(until_us) && !must_wait(authd->todo.first, answered) &&
+	       apply_one(authd, authd->todo.first, until_us)) {
 		queue_drop_first(&authd->todo);
 	}
 }
 
 /* Nothing is read while something waits: what we have no time for waits in the socket. */
-void apply_news(struct authd *authd, int64_t until_us)
+static void read_and_apply(struct authd *authd, const struct answered *answered, int64_t until_us)
 {
 	bool more;
 
 	do {
-		apply_queue(authd, until_us);
+		apply_queue(authd, answered, until_us);
 		more = authd->todo.first != NULL || stream_read(&authd->stream);
-	} while (more && !late(until_us));
+	} while (more && !late(until_us) && !must_wait(authd->todo.first, answered));
 	authd->caught_up = !more;
+}
+
+void apply_news(struct authd *authd, int64_t until_us)
+{
+	read_and_apply(authd, NULL, until_us);
+}
+
+void apply_older(struct authd *authd, const struct origin *origin, int64_t asked_at_us, int64_t until_us)
+{
+	read_and_apply(authd, &(struct answered){origin, asked_at_us}, until_us);
 }
 
 /* --- kicks --- */
@@ -286,6 +315,7 @@ static void kick(struct authd *authd, struct entry *entry)
 	what = kick_result(mosquitto_kick_client_by_clientid(entry->terms.client_id, with_will), was_online);
 	authd->will_pass = NULL;
 	if (what == REPORT_NOT_FOUND) {
+		entry->connection = NULL;
 		table_set_offline(&authd->table, entry);
 	}
 	reports_add(&authd->reports, what, entry->terms.client_id, entry->terms.session);

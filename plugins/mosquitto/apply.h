@@ -8,6 +8,10 @@
  * at once, kicks later: safe inside any callback. */
 void apply_news(struct authd *authd, int64_t until_us);
 
+/* The same, but only up to what may be newer than the answer `origin` to a question of `asked_at_us`: that has to wait
+ * until the answer is in the table. Then call apply_news(). */
+void apply_older(struct authd *authd, const struct origin *origin, int64_t asked_at_us, int64_t until_us);
+
 /* Cut the sessions that the answer to a sync names. */
 void apply_drop(struct authd *authd, const struct event *event);
 

@@ -118,18 +118,33 @@ static bool ask(struct attempt *attempt, long timeout_ms)
 	return answered;
 }
 
+/* Milliseconds, 0 = do not ask. An address that has had its share leaves half of the time to all others. */
+static long time_for_question(const struct attempt *attempt, int64_t now_us)
+{
+	struct authd *authd = attempt->authd;
+	long allowed_ms = budget_allows_ms(&authd->budget, now_us);
+	bool must_leave_some = allowed_ms < BUDGET_CALL_MS;
+
+	return must_leave_some && rates_had_share(&authd->rates, attempt->address, now_us / 1000) ? 0 : allowed_ms;
+}
+
+static void charge(const struct attempt *attempt, int64_t start_us, int64_t end_us)
+{
+	budget_charge(&attempt->authd->budget, start_us, end_us);
+	rates_charge(&attempt->authd->rates, attempt->address, end_us - start_us, end_us / 1000);
+}
+
 static enum verdict ask_daemon(struct attempt *attempt)
 {
-	struct budget *budget = &attempt->authd->budget;
 	int64_t start_us = attempt->asked_at_us = clock_us();
-	long timeout_ms = budget_allows_ms(budget, start_us);
+	long timeout_ms = time_for_question(attempt, start_us);
 	bool answered;
 
 	if (timeout_ms == 0) {
 		return attempt_later(attempt, "the time for questions to authd is used up for this second");
 	}
 	answered = ask(attempt, timeout_ms);
-	budget_charge(budget, start_us, clock_us());
+	charge(attempt, start_us, clock_us());
 	if (!answered) {
 		return attempt_later(attempt, "authd gave no usable answer in time");
 	}
@@ -213,19 +228,21 @@ static bool remember_again(struct attempt *attempt)
 /* Asks, and takes the session into the table. A session that the daemon began and we do not want has ended. */
 static enum verdict judge_by_daemon(struct attempt *attempt)
 {
+	struct authd *authd = attempt->authd;
 	enum verdict verdict = ask_daemon(attempt);
 
 	if (verdict != VERDICT_ALLOW) {
 		return verdict;
 	}
-	apply_news(attempt->authd, clock_us() + APPLY_US); /* what came while we waited is older than the answer */
+	/* Some of what came while we waited is older than the answer and some is newer, a cut of this session perhaps. */
+	apply_older(authd, &attempt->answer.origin, attempt->asked_at_us, clock_us() + APPLY_US);
 	verdict = check_answer(attempt);
 	if (verdict == VERDICT_ALLOW && !(again(attempt) ? remember_again : remember_new)(attempt)) {
 		verdict = attempt_later(attempt, "memory is short");
 	}
+	apply_news(authd, clock_us() + APPLY_US);
 	if (verdict != VERDICT_ALLOW && !again(attempt)) {
-		reports_add(&attempt->authd->reports, REPORT_OFFLINE, attempt->client_id,
-			    attempt->answer.terms.session);
+		reports_add(&authd->reports, REPORT_OFFLINE, attempt->client_id, attempt->answer.terms.session);
 	}
 	return verdict;
 }

@@ -81,15 +81,18 @@ static int hello(struct attempt *attempt, struct mosquitto_evt_extended_auth *ev
 	struct exchange exchange = {.connection = attempt->client, .opened_ms = clock_ms()};
 
 	randombytes_buf(exchange.nonce, sizeof(exchange.nonce));
-	if (!write_challenge(event, exchange.nonce)) {
-		return finish(attempt, attempt_later(attempt, "memory is short"));
-	}
 	strcpy(exchange.client_id, attempt->client_id);
 	strcpy(exchange.session, attempt->reauthenticates);
 	strcpy(exchange.key, message->key);
 	memcpy(exchange.hello, event->data_in, event->data_in_len);
 	exchange.hello_length = event->data_in_len;
-	exchanges_open(&attempt->authd->exchanges, &exchange);
+	if (!exchanges_open(&attempt->authd->exchanges, &exchange)) {
+		return finish(attempt, attempt_later(attempt, "too many challenges are open"));
+	}
+	if (!write_challenge(event, exchange.nonce)) {
+		exchanges_forget(&attempt->authd->exchanges, attempt->client);
+		return finish(attempt, attempt_later(attempt, "memory is short"));
+	}
 	return MOSQ_ERR_AUTH_CONTINUE;
 }
 

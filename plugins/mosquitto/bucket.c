@@ -47,6 +47,7 @@ void rates_init(struct rates *rates, int64_t per_second)
 	randombytes_buf(rates->hash_key, sizeof(rates->hash_key));
 	rates->per_second = per_second;
 	rates->burst = per_second * 3;
+	rates->share_us = per_second * SHARE_US;
 }
 
 /* IPv6 hosts choose their lower 64 bits freely, so only the upper half tells them apart. */
@@ -104,16 +105,42 @@ static struct rate_slot *slot_for(struct rates *rates, uint64_t address, int64_t
 	return fullest;
 }
 
-bool rates_take(struct rates *rates, const char *address, int64_t cost, int64_t now_ms)
+static int64_t still_waited_us(const struct rates *rates, const struct rate_slot *slot, int64_t now_ms)
+{
+	int64_t elapsed_ms = now_ms - slot->updated_ms;
+	int64_t left_us = slot->waited_us - elapsed_ms * rates->share_us / 1000;
+
+	return slot->updated_ms == 0 || elapsed_ms > 10000 || left_us < 0 ? 0 : left_us;
+}
+
+/* The bucket of `address`, brought up to now. */
+static struct rate_slot *current_slot(struct rates *rates, const char *address, int64_t now_ms)
 {
 	struct rate_slot *slot = slot_for(rates, hash_address(rates, address), now_ms);
-	int64_t tokens_milli = refilled_milli(rates, slot, now_ms);
 
+	slot->tokens_milli = refilled_milli(rates, slot, now_ms);
+	slot->waited_us = still_waited_us(rates, slot, now_ms);
 	slot->updated_ms = now_ms;
-	slot->tokens_milli = tokens_milli;
-	if (tokens_milli < cost * 1000) {
+	return slot;
+}
+
+bool rates_take(struct rates *rates, const char *address, int64_t cost, int64_t now_ms)
+{
+	struct rate_slot *slot = current_slot(rates, address, now_ms);
+
+	if (slot->tokens_milli < cost * 1000) {
 		return false;
 	}
 	slot->tokens_milli -= cost * 1000;
 	return true;
+}
+
+bool rates_had_share(struct rates *rates, const char *address, int64_t now_ms)
+{
+	return current_slot(rates, address, now_ms)->waited_us >= rates->share_us;
+}
+
+void rates_charge(struct rates *rates, const char *address, int64_t waited_us, int64_t now_ms)
+{
+	current_slot(rates, address, now_ms)->waited_us += waited_us;
 }

@@ -12,6 +12,7 @@ enum {
 	BUDGET_SECOND_MS = 100, /* longest wait in any second, all answers together */
 	BUDGET_LEAST_MS = 10,   /* with less than this left a call is not worth starting */
 	BUDGET_SLOTS = 101,     /* of 10 ms each: one more than a second, so the sum is never too small */
+	SHARE_US = 500,         /* of waiting that an attempt of one address a second is worth */
 	RATE_SLOTS = 4096,
 	RATE_WAYS = 4
 };
@@ -32,13 +33,16 @@ struct rate_slot {
 	uint64_t address;
 	int64_t updated_ms;
 	int64_t tokens_milli;
+	int64_t waited_us; /* for answers about it; falls by `share_us` a second */
 };
 
-/* Token buckets per remote address, in a table of fixed size: a full set forgets its fullest bucket. */
+/* Token buckets per remote address, in a table of fixed size: a full set forgets its fullest bucket. Beside the tokens
+ * the time that was spent waiting for answers about the address. */
 struct rates {
 	unsigned char hash_key[16];
 	int64_t per_second;
 	int64_t burst;
+	int64_t share_us; /* of waiting, in any second: a quarter of all, or more if the rate is higher than 50 */
 	struct rate_slot slots[RATE_SLOTS];
 };
 
@@ -47,5 +51,11 @@ void rates_init(struct rates *rates, int64_t per_second);
 
 /* Take `cost` whole tokens for `address` (text, may be NULL; IPv6 counts by /64). False: too many attempts. */
 bool rates_take(struct rates *rates, const char *address, int64_t cost, int64_t now_ms);
+
+/* True if `address` has had its share of the waiting. */
+bool rates_had_share(struct rates *rates, const char *address, int64_t now_ms);
+
+/* Book `waited_us` of waiting to `address`. */
+void rates_charge(struct rates *rates, const char *address, int64_t waited_us, int64_t now_ms);
 
 #endif

@@ -29,3 +29,11 @@ bool certificate_digest(const struct mosquitto *client, char digest[CERTIFICATE_
 	X509_free(certificate);
 	return found;
 }
+
+bool certificate_is_shown(const struct mosquitto *client)
+{
+	X509 *certificate = mosquitto_client_certificate(client);
+
+	X509_free(certificate);
+	return certificate != NULL;
+}

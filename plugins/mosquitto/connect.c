@@ -57,14 +57,15 @@ int connect_check(struct authd *authd, const struct mosquitto_evt_basic_auth *ev
 	struct attempt attempt = attempt_of(authd, event->client);
 	enum verdict verdict;
 
-	if (authd->reloading && compat_is_served(authd->is_2_1, event->client)) {
+	if (authd->ticked_at_ms != 0 && authd->reloading && compat_is_served(authd->is_2_1, event->client)) {
 		/* Not a CONNECT. It gives nobody a session and so nobody a right: the table says who may do what. To refuse
-		 * would disconnect sessions that are away once more, which 2.0 brokers do not survive. */
+		 * would disconnect sessions that are away once more, which 2.0 brokers do not survive. Without a TICK it would
+		 * never end, but then nobody was ever let in. */
 		return MOSQ_ERR_SUCCESS;
 	}
 	attempt.username = event->username;
 	verdict = decide(&attempt, event->password);
-	if (verdict == VERDICT_ALLOW && attempt.shown.certificate != NULL) {
+	if (verdict == VERDICT_ALLOW) {
 		verdict = attempt_name_by_key(&attempt);
 	}
 	attempt_end(&attempt, verdict);

@@ -38,6 +38,7 @@ struct authd {
 	char boot[BOOT_ID_CHARS + 1];
 	bool is_2_1;
 	int64_t ticked_at_ms; /* 0 = never */
+	uint64_t passes;      /* of the broker's loop, by its TICKs */
 	int64_t worked_at_ms, rest_until_ms;
 	struct clock_cache clock;
 	struct table table;

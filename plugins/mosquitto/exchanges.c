@@ -30,13 +30,29 @@ static size_t oldest(const struct exchanges *exchanges)
 	return oldest;
 }
 
-void exchanges_open(struct exchanges *exchanges, const struct exchange *exchange)
+/* A response to one that is out of time ends its connection, known here or not. One that is younger is somebody's way in. */
+static void make_room(struct exchanges *exchanges, int64_t now_ms)
 {
+	size_t at = oldest(exchanges);
+
+	if (now_ms - exchanges->open[at].opened_ms >= EXCHANGE_MAX_MS) {
+		remove_at(exchanges, at);
+	}
+}
+
+bool exchanges_open(struct exchanges *exchanges, const struct exchange *exchange)
+{
+	size_t room = exchange->session[0] != '\0' ? EXCHANGES_MAX : EXCHANGES_OF_NEWCOMERS_MAX;
+
 	exchanges_forget(exchanges, exchange->connection);
-	if (exchanges->count == EXCHANGES_MAX) {
-		remove_at(exchanges, oldest(exchanges));
+	if (exchanges->count >= room) {
+		make_room(exchanges, exchange->opened_ms);
+	}
+	if (exchanges->count >= room) {
+		return false;
 	}
 	exchanges->open[exchanges->count++] = *exchange;
+	return true;
 }
 
 bool exchanges_take(struct exchanges *exchanges, const void *connection, struct exchange *exchange)

@@ -1,6 +1,7 @@
 /* Open challenges of enhanced authentication: one a connection, each answered once.
  *
- * Bounded: a new one drops the oldest. The connection is a handle to compare, never looked into. */
+ * Bounded: a new one takes the place of one whose time is over, or has to wait. Whoever has no session yet leaves some
+ * room to those who have. The connection is a handle to compare, never looked into. */
 #ifndef AUTHD_EXCHANGES_H
 #define AUTHD_EXCHANGES_H
 
@@ -12,6 +13,7 @@
 
 enum {
 	EXCHANGES_MAX = 256,
+	EXCHANGES_OF_NEWCOMERS_MAX = 192,
 	EXCHANGE_MAX_MS = 10000 /* from challenge to response */
 };
 
@@ -31,8 +33,8 @@ struct exchanges {
 	size_t count;
 };
 
-/* Keep a copy of `exchange`, in place of an older one of the same connection. */
-void exchanges_open(struct exchanges *exchanges, const struct exchange *exchange);
+/* Keep a copy of `exchange`, in place of an older one of the same connection. False if there is no room now. */
+bool exchanges_open(struct exchanges *exchanges, const struct exchange *exchange);
 
 /* Move the exchange of `connection` out. False if there is none. It may be out of time. */
 bool exchanges_take(struct exchanges *exchanges, const void *connection, struct exchange *exchange);

@@ -12,6 +12,7 @@ bool nonces_init(struct nonces *nonces, int64_t now_s)
 	randombytes_buf(nonces->hash_key, sizeof(nonces->hash_key));
 	nonces->swept_s = now_s;
 	nonces->floor_s = now_s + NONCE_JUDGED_AHEAD_S;
+	nonces->offset_s = INT64_MAX; /* not known */
 	nonces->places = calloc(NONCES_MAX + 1, sizeof(*nonces->places));
 	nonces->buckets = calloc(BUCKETS, sizeof(*nonces->buckets));
 	return nonces->places != NULL && nonces->buckets != NULL;
@@ -31,6 +32,16 @@ struct proof_id nonces_id(const char *key, const unsigned char nonce[NONCE_BYTES
 	grammar_decode(key, KEY_ID_CHARS, id.bytes);
 	memcpy(id.bytes + ID_BYTES, nonce, NONCE_BYTES);
 	return id;
+}
+
+void nonces_note_clock(struct nonces *nonces, int64_t now_s, int64_t unset_s)
+{
+	bool was_set_ahead = nonces->offset_s < now_s - unset_s - 1;
+
+	nonces->offset_s = now_s - unset_s;
+	if (was_set_ahead && nonces->floor_s < now_s + NONCE_JUDGED_AHEAD_S) {
+		nonces->floor_s = now_s + NONCE_JUDGED_AHEAD_S;
+	}
 }
 
 static uint32_t *bucket(const struct nonces *nonces, const struct proof_id *id)

@@ -51,6 +51,7 @@ struct nonces {
 	size_t count;
 	int64_t swept_s; /* what was due in this second and before is gone */
 	int64_t floor_s; /* proofs with this time or an older one may have been forgotten */
+	int64_t offset_s; /* of the wall clock from one that no one sets */
 };
 
 /* What an earlier run of the broker accepted is not known: `now_s` + 5 is the first floor. False if memory is short. */
@@ -59,6 +60,10 @@ void nonces_free(struct nonces *nonces);
 
 /* `key` is a key id as text. */
 struct proof_id nonces_id(const char *key, const unsigned char nonce[NONCE_BYTES]);
+
+/* Say what a clock that no one sets tells at `now_s`. A wall clock that was set ahead was behind at the start too, so the
+ * floor rises as if this run began now. At the first call nothing does. */
+void nonces_note_clock(struct nonces *nonces, int64_t now_s, int64_t unset_s);
 
 /* Forget what is out of time. */
 void nonces_sweep(struct nonces *nonces, int64_t now_s);

@@ -21,6 +21,7 @@
 
 enum {
 	PLUGIN_API = 5,
+	PROTOCOL_MQTT_5 = 5,
 	SLICE_US = 20000, /* longest work on news in one TICK, and again on kicks, so that neither starves the other */
 	NEXT_TICK_MS = 50,
 	SOON_MS = 5 /* while there is more to read, or an answer to come */
@@ -68,6 +69,16 @@ static int on_acl_check(int event, void *event_data, void *userdata)
 	return is_own_thread(userdata) ? acl_check(userdata, event_data) : MOSQ_ERR_ACL_DENIED;
 }
 
+/* Only MQTT 5 has sessions that begin clean and are kept all the same. */
+static void leave(struct authd *authd, struct entry *entry, const struct mosquitto *client)
+{
+	entry->may_outlive = mosquitto_client_protocol_version(client) == PROTOCOL_MQTT_5 ||
+			     !mosquitto_client_clean_session(client);
+	entry->left_at_pass = authd->passes;
+	table_set_offline(&authd->table, entry);
+	reports_add(&authd->reports, REPORT_OFFLINE, entry->terms.client_id, entry->terms.session);
+}
+
 /* Also the end of the old connection when a client takes itself over: that one is not the entry's any more. */
 static int on_disconnect(int event, void *event_data, void *userdata)
 {
@@ -85,8 +96,9 @@ static int on_disconnect(int event, void *event_data, void *userdata)
 		entry->previous_connection = NULL;
 	}
 	if (entry->connection == disconnect->client && entry->online) {
-		table_set_offline(&authd->table, entry);
-		reports_add(&authd->reports, REPORT_OFFLINE, entry->terms.client_id, entry->terms.session);
+		leave(authd, entry, disconnect->client);
+	} else {
+		table_note_other(entry, disconnect->client);
 	}
 	return MOSQ_ERR_SUCCESS;
 }
@@ -157,6 +169,7 @@ static int on_tick(int event, void *event_data, void *userdata)
 	if (now_ms != authd->worked_at_ms && now_ms >= authd->rest_until_ms) {
 		work(authd, now_ms);
 	}
+	authd->passes++;
 	compat_next_tick(event_data, authd->caught_up && authd->reports.body == NULL ? NEXT_TICK_MS : SOON_MS);
 	return MOSQ_ERR_SUCCESS;
 }
@@ -250,6 +263,7 @@ static struct authd *create(mosquitto_plugin_id_t *identifier, const struct opti
 		destroy(authd);
 		return NULL;
 	}
+	nonces_note_clock(&authd->nonces, clock_wall_s(), clock_ms() / 1000);
 	return authd;
 }
 

@@ -61,6 +61,7 @@ enum readmission readmit(struct attempt *attempt)
 	struct entry *entry;
 	enum nonce_state state;
 
+	nonces_note_clock(nonces, clock_wall_s(), clock_ms() / 1000);
 	nonces_sweep(nonces, clock_wall_s());
 	state = nonces_judge(nonces, &attempt->proof, attempt->time_s);
 	if (state == NONCE_ACCEPTED) {

@@ -442,6 +442,13 @@ bool table_readmit(struct table *table, struct entry *entry, const void *connect
 	return true;
 }
 
+void table_note_other(struct entry *entry, const void *connection)
+{
+	if (!entry->online && entry->connection != connection) {
+		entry->connection = NULL;
+	}
+}
+
 void table_set_offline(struct table *table, struct entry *entry)
 {
 	if (!entry->online) {

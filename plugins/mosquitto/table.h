@@ -55,6 +55,8 @@ struct entry {
 	const void *connection;
 	const void *previous_connection; /* taken over by this one and not cut, until it is gone */
 	bool online;
+	bool may_outlive;      /* away: the broker may keep what it had, under the same handle */
+	uint64_t left_at_pass; /* away: in this pass of the broker's loop its will may still be sent */
 	bool restored; /* of an earlier run of the broker: known from a snapshot alone, no connection in this run yet */
 	bool enhanced; /* came in by enhanced authentication, so it may do so again */
 	bool denied; /* for good: only a new CONNECT brings the client back */
@@ -118,6 +120,9 @@ bool table_restore(struct table *table, struct terms *terms, const struct origin
 
 /* The session goes on under a new connection. False if memory is short. */
 bool table_readmit(struct table *table, struct entry *entry, const void *connection);
+
+/* The broker has another connection under this client id, so what was away is no more. */
+void table_note_other(struct entry *entry, const void *connection);
 
 /* The connection of this entry ended. May release the oldest offline entries, never `entry`. */
 void table_set_offline(struct table *table, struct entry *entry);

@@ -26,6 +26,7 @@ _T = TypeVar("_T")
 PUB, SUB = 1, 2
 RIGHTS: tuple[Json, ...] = ({"filter": "site/#", "actions": PUB | SUB},)
 WAIT_S = 5.0
+OVERTAKE_S = 0.01
 REQUEST_MAX_BYTES = 64 * 1024
 REQUIRED = {
     *("broker", "boot", "client_id", "username", "password", "address", "protocol", "clean"),
@@ -148,6 +149,7 @@ class FakeAuthd:
     hang: bool = False
     delay_s: float = 0.0
     ahead: int = 0
+    overtake: Callable[[Json], None] | None = None
     refuse_streams: bool = False
     holds_back: int = 0
     beat_s: float = 5.0
@@ -302,7 +304,11 @@ class FakeAuthd:
         if not is_well_formed(question):
             self.malformed.append(question)
             return web.Response(status=400)
-        return self._answer(question, self._once(question, self.decide(question)))
+        answer = self._answer(question, self._once(question, self.decide(question)))
+        if self.overtake is not None:
+            self.overtake(question)  # what it sends is newer than the answer, and there before it
+            await asyncio.sleep(OVERTAKE_S)
+        return answer
 
     def _once(self, question: Json, verdict: Verdict) -> Verdict:
         proof = proof_of(question)

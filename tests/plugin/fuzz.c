@@ -152,7 +152,7 @@ static void fuzz_auth(const uint8_t *data, size_t length)
 
 	if (message.kind == AUTH_HELLO) {
 		memcpy(exchange.hello, data, length);
-		exchanges_open(&exchanges, &exchange);
+		demand(exchanges_open(&exchanges, &exchange));
 		demand(exchanges_take(&exchanges, data, &exchange));
 	}
 	demand(message.kind == AUTH_ODD || length <= AUTH_DATA_MAX_BYTES);

@@ -1,6 +1,7 @@
 /* A second plugin for the same broker, as careless as plugins get. `plugin_opt_neighbour <what>`:
  *   defer    has no opinion on anything
  *   admit    lets everybody connect
+ *   phrase   lets those connect whose password is `open sesame`
  *   allow    allows every message
  *   rewrite  gives each message another topic, `secret/a`, after it was checked */
 #include <mosquitto_broker.h>
@@ -14,8 +15,11 @@ static const char *what = "defer";
 
 static int on_basic_auth(int event, void *data, void *userdata)
 {
-	(void)event, (void)data, (void)userdata;
-	return strcmp(what, "admit") == 0 ? MOSQ_ERR_SUCCESS : MOSQ_ERR_PLUGIN_DEFER;
+	const struct mosquitto_evt_basic_auth *shown = data;
+	int is_phrase = strcmp(what, "phrase") == 0 && shown->password != NULL && strcmp(shown->password, "open sesame") == 0;
+
+	(void)event, (void)userdata;
+	return is_phrase || strcmp(what, "admit") == 0 ? MOSQ_ERR_SUCCESS : MOSQ_ERR_PLUGIN_DEFER;
 }
 
 static int on_acl_check(int event, void *data, void *userdata)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.plugin.conftest import Broker
 from tests.plugin.enhanced import Client
-from tests.plugin.fake_authd import Allow, Deny, FakeAuthd, raw, text
+from tests.plugin.fake_authd import Allow, Deny, FakeAuthd, Json, raw, text
 from tests.plugin.mqtt import REFUSED, auth_data, auth_packet, eventually, publish_packet
 from tests.plugin.prover import Prover
 
@@ -226,6 +226,25 @@ def test_a_snapshot_that_had_begun_undoes_no_authentication(
     client.wait_end()
 
 
+def test_rights_that_are_newer_than_the_answer_are_not_undone_by_it(
+    client: Client,
+    fake: FakeAuthd,
+) -> None:
+    """They get here first, and for a session that the answer then replaces."""
+    client.online()
+
+    def narrow(_question: Json) -> None:
+        session = fake.session_of("c1")
+        session.rights = [{"filter": "new/#", "actions": 1}]
+        fake.send("set", **session.as_json())
+
+    fake.overtake = narrow
+    client.authenticate(client.device.single("c1"), reason=AUTHENTICATE_AGAIN)
+    eventually(lambda: client.publish("new/a") == 0x10)
+    assert client.publish("site/a") == REFUSED
+    assert fake.streams == 1
+
+
 @pytest.mark.parametrize(
     "verdict",
     [Deny(), Deny(temporary=True), Allow(key=Prover().id), Allow(lease_ms=0)],
@@ -315,18 +334,31 @@ def test_a_challenge_waits_ten_seconds(client: Client, fake: FakeAuthd) -> None:
     assert fake.questions == []
 
 
-def test_a53_open_challenges_are_bounded_and_the_newest_is_served(
-    broker: Broker,
-    fake: FakeAuthd,
-) -> None:
-    """The oldest is dropped: its response is neither an answer nor a way in."""
-    clients = [Client(broker.port, f"c{i}", Prover()) for i in range(257)]
-    challenges = [auth_data(client.begin(client.device.hello())) for client in clients]
-    first, last = clients[0], clients[-1]
-    packet = first.authenticate(first.device.response("c0", challenges[0]))
-    assert (packet[0], packet[2]) == (0xF0, 0x18)
-    assert fake.questions == []
-    assert last.authenticate(last.device.response("c256", challenges[-1]))[:1] == b"\x20"
-    for client in clients:
+def is_challenged(broker: Broker) -> bool:
+    """Say whether one more client is challenged."""
+    client = Client(broker.port, "one-more", Prover())
+    packet = client.begin(client.device.hello())
+    client.close()
+    return packet[:1] == b"\xf0"
+
+
+def test_a53_strangers_who_open_challenges_stop_nobody(broker: Broker, fake: FakeAuthd) -> None:
+    """Neither one that is open, nor a session that authenticates again, nor a single step."""
+    online = Client(broker.port, "online", Prover()).online()
+    challenge = auth_data(online.authenticate(online.device.hello(), reason=AUTHENTICATE_AGAIN))
+    first = Client(broker.port, "first", Prover())
+    first_challenge = auth_data(first.begin(first.device.hello()))
+    strangers = [Client(broker.port, f"c{i}", Prover()) for i in range(300)]
+    told = [stranger.begin(stranger.device.hello()) for stranger in strangers]
+    assert [packet != b"" for packet in told] == [True] * 190 + [False] * 110
+    broker.wait_log("for now: too many challenges are open")
+    again = online.authenticate(online.device.response("online", challenge))
+    assert (again[0], again[2]) == (0xF0, 0x00)
+    assert online.authenticate(online.device.hello(), reason=AUTHENTICATE_AGAIN)[2] == 0x18
+    response = first.device.response("first", first_challenge)
+    assert first.authenticate(response)[:1] == b"\x20"
+    Client(broker.port, "single", Prover()).online().close()
+    for client in (*strangers, first):
         client.close()
-    eventually(lambda: broker.device("back").connect() == 0)
+    eventually(lambda: is_challenged(broker))
+    online.close()

@@ -4,6 +4,7 @@ import base64
 import datetime as dt
 import hashlib
 import ipaddress
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,12 +108,13 @@ class Listener:
         self,
         shown: Certificate,
         *,
+        client_id: str = "c1",
         name: str | None = None,
         password: str | None = None,
         v5: bool = False,
     ) -> Device:
         """Make a client with this certificate; by default without name and password."""
-        device = Device(self.port, client_id="c1", key="", protocol=V5 if v5 else V311)
+        device = Device(self.port, client_id=client_id, key="", protocol=V5 if v5 else V311)
         device.use_certificate(shown.cert, shown.key, self.issuer.file)
         device.show(name, password)
         self.broker.devices.append(device)
@@ -265,3 +267,41 @@ def test_a50_a_listener_that_skips_the_question_gives_no_rights_and_is_named_in_
     assert thief.subscribe("site/a") == REFUSED
     listener.broker.wait_log("client c1 came in without a question to authd, so it has no rights")
     assert len(fake.questions) == 1
+
+
+def steal(listener: Listener, shown: Certificate, client_id: str) -> tuple[int, int]:
+    """Come under a client id, with a certificate alone; what SUBSCRIBE and PUBLISH are told."""
+    thief = listener.device(shown, client_id=client_id, v5=True)
+    assert thief.connect() == 0
+    told = thief.subscribe("site/#"), thief.publish("site/a")
+    thief.disconnect()
+    time.sleep(0.1)
+    return told
+
+
+@pytest.mark.parametrize("named", ["after-the-id", "after-the-key"])
+@pytest.mark.parametrize("victims", ["clean", "v5", "online"])
+def test_a50_a_stranger_on_the_handle_of_one_who_left_gets_none_of_its_rights(
+    listen: Listen,
+    issuer: Issuer,
+    fake: FakeAuthd,
+    victims: str,
+    named: str,
+) -> None:
+    """The broker frees the handle of a connection, and often gives it to the next one."""
+    listener = listen("use_identity_as_username true")
+    reader, told = listener.broker.online("reader"), set()
+    reader.subscribe("site/#")
+    for client_id in [f"c{number}" for number in range(7)]:
+        key = key_id()
+        shown = issuer.issue(key if named == "after-the-key" else client_id, generate("p256"))
+        protocol = V5 if victims == "v5" else V311
+        owner = listener.broker.online(client_id, key=key, protocol=protocol)
+        if victims != "online":
+            owner.disconnect()
+            fake.wait_report("offline", client_id)
+            time.sleep(0.15)
+        told |= {steal(listener, shown, client_id) for _ in range(3)}
+    assert told == {(REFUSED, REFUSED)}
+    assert reader.receives_nothing()
+    assert len(fake.questions) == 8

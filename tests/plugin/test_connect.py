@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.plugin.conftest import VERSION, Broker, StartBroker
+from tests.plugin.conftest import VERSION, Broker, StartBroker, tell
 from tests.plugin.fake_authd import Allow, Deny, FakeAuthd, Raw, key_id
 from tests.plugin.mqtt import REFUSED, V5, V311, RawClient, connect_packet, pop
 
@@ -103,6 +103,20 @@ def test_the_question_carries_what_the_contract_says(broker: Broker, fake: FakeA
         "clean": False,
         "enforces": ["rights", "lease", "kick", "will"],
     }
+
+
+def test_the_key_becomes_the_user_name_of_whoever_chose_another(
+    broker: Broker,
+    fake: FakeAuthd,
+) -> None:
+    key = key_id()
+    fake.decide = lambda _: Allow(key=key)
+    device = broker.online("c1", key="sensor", password=DEVICE_PASSWORD, protocol=V5)
+    broker.wait_log(f"u'{key}'")
+    assert device.publish("site/a") == 0x10
+    device.subscribe("site/a")
+    device.publish("site/a", b"mine", retain=True)
+    assert device.receive() == ("site/a", b"mine")
 
 
 def test_a_proof_with_a_wrong_time_is_left_to_the_daemon(broker: Broker, fake: FakeAuthd) -> None:
@@ -280,6 +294,35 @@ def test_one_address_cannot_ask_as_often_as_it_likes(
     assert codes[:6] == [REFUSED] * 6
     assert codes[-1] is None
     broker.wait_log("too many attempts from this address")
+
+
+def knock(broker: Broker, source: str, client_id: str) -> bool:
+    """Connect from an address with what has the form of a proof; whether the answer was yes."""
+    raw = RawClient(broker.port, source=source)
+    name, password = key_id().encode(), pop().encode()
+    raw.send(connect_packet(client_id=client_id.encode(), username=name, password=password))
+    connack = raw.receive()
+    raw.close()
+    return connack == b"\x20\x02\x00\x00"
+
+
+def test_a53_one_address_leaves_time_for_the_questions_of_others(
+    start_broker: StartBroker,
+    fake: FakeAuthd,
+) -> None:
+    broker = start_broker(options="")
+    broker.wait_log("event stream open")
+    fake.decide = lambda question: Deny() if question["client_id"] == "flood" else Allow()
+    fake.delay_s = 0.004
+    begun = time.monotonic()
+    for _ in range(40):
+        knock(broker, "127.0.0.2", "flood")
+    asked = len(fake.questions)
+    came_in = [knock(broker, "127.0.0.3", f"c{number}") for number in range(3)]
+    tell(f"{asked} of 40 asked about, in {time.monotonic() - begun:.2f} s with the newcomers")
+    assert 4 <= asked < 40
+    assert came_in == [True] * 3
+    broker.wait_log("the time for questions to authd is used up for this second")
 
 
 def test_proofs_out_of_time_use_up_the_rate_faster(

@@ -6,7 +6,7 @@ import pytest
 
 from authd.demo.stage import free_port
 from tests.plugin.conftest import Broker, StartBroker, tell
-from tests.plugin.fake_authd import Allow, Deny, FakeAuthd, by_client, key_id
+from tests.plugin.fake_authd import Allow, Deny, FakeAuthd, Json, by_client, key_id
 from tests.plugin.mqtt import (
     REFUSED,
     V5,
@@ -147,6 +147,21 @@ def test_a42_a_retained_message_of_a_cut_publisher_reaches_nobody(
     assert reader.receives_nothing()
 
 
+def test_a42_the_next_key_of_a_client_id_does_not_answer_for_what_was_retained(
+    broker: Broker,
+    fake: FakeAuthd,
+) -> None:
+    first = broker.online("c1")
+    first.publish("site/a", b"kept", retain=True)
+    first.disconnect()
+    fake.wait_report("offline", "c1")
+    broker.online("c1", key=key_id()).publish("site/b", b"kept", retain=True)
+    reader = broker.online("reader")
+    reader.subscribe("site/#")
+    assert reader.receive() == ("site/b", b"kept")
+    assert reader.receives_nothing()
+
+
 @PROTOCOLS
 def test_a39_a_cut_reaches_a_durable_session_that_is_away(
     broker: Broker,
@@ -264,6 +279,45 @@ def test_an_event_from_before_an_answer_leaves_the_answer_alone(
         fake.send("lease", leases=[])
     fake.cut(key=key)
     device.wait_end(CUT_WITHIN_S)
+
+
+@pytest.mark.parametrize("news", ["cut-key", "cut-session", "lease"])
+def test_a36_news_that_overtakes_the_answer_ends_the_session(
+    broker: Broker,
+    fake: FakeAuthd,
+    news: str,
+) -> None:
+    """It is numbered higher than the answer, and there while the session is in no table yet."""
+    key = key_id()
+
+    def overtake(_question: Json) -> None:
+        session = fake.session_of("c1").session
+        if news == "lease":
+            fake.send("lease", leases=[[session, 0]])
+        else:
+            named = session if news == "cut-session" else ""
+            fake.cut(key=key, client_id="c1", session=named)
+
+    fake.overtake = overtake
+    device = broker.device("c1", key=key)
+    assert device.connect() == 0
+    device.wait_end(CUT_WITHIN_S)
+    fake.wait_report("kicked", "c1")
+    assert not fake.reported("not_found", "c1")
+
+
+def test_a_cut_that_makes_room_for_the_answer_comes_first(broker: Broker, fake: FakeAuthd) -> None:
+    """The client id goes to another key, and the cut of who held it is older than the answer."""
+    broker.online("c1", key=key_id())
+    old = fake.session_of("c1").key
+
+    def decide(_question: Json) -> Allow:
+        fake.cut(key=old)
+        return Allow()
+
+    fake.decide = decide
+    fake.overtake = lambda _: None
+    broker.online("c1", key=key_id())
 
 
 def test_a_cut_ends_a_session_over_websockets(start_broker: StartBroker, fake: FakeAuthd) -> None:

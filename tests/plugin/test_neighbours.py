@@ -1,14 +1,15 @@
 """A second plugin in the same broker: a no stays a no, or the log says who is in the way."""
 
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.plugin.conftest import Broker, StartBroker
-from tests.plugin.fake_authd import PUB, SUB, Deny, FakeAuthd, by_client, rights
-from tests.plugin.mqtt import REFUSED, V5
+from tests.plugin.fake_authd import PUB, SUB, Deny, FakeAuthd, by_client, key_id, rights
+from tests.plugin.mqtt import REFUSED, V5, V311
 
 SOURCE = Path(__file__).with_name("neighbour.c")
 ORDERS = pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
@@ -64,6 +65,35 @@ def test_a48_who_is_let_in_by_another_plugin_has_no_rights(load: Load, fake: Fak
     assert device.publish("site/a") == REFUSED
     assert device.subscribe("site/a") == REFUSED
     broker.wait_log("client c1 came in without a question to authd")
+
+
+def steal(broker: Broker, client_id: str, name: str) -> tuple[int, int]:
+    """Come under a client id, let in by the other plugin; what SUBSCRIBE and PUBLISH are told."""
+    thief = broker.online(client_id, key=name, password="open sesame", protocol=V5)
+    told = thief.subscribe("site/#"), thief.publish("site/a")
+    thief.disconnect()
+    time.sleep(0.1)
+    return told
+
+
+@pytest.mark.parametrize(("protocol", "knows_the_key"), [(V5, False), (V311, True)])
+def test_a48_who_is_let_in_by_another_plugin_gets_no_rights_with_a_handle_that_was_freed(
+    load: Load,
+    fake: FakeAuthd,
+    protocol: int,
+    *,
+    knows_the_key: bool,
+) -> None:
+    """Of a session that may be kept, by the name alone; of one that is over, by nothing."""
+    broker, told = load("phrase", first=True), set()
+    for client_id in [f"c{number}" for number in range(12)]:
+        key = key_id()
+        broker.online(client_id, key=key, protocol=protocol).disconnect()
+        fake.wait_report("offline", client_id)
+        time.sleep(0.15)
+        told |= {steal(broker, client_id, key if knows_the_key else "mallory") for _ in range(3)}
+    assert told == {(REFUSED, REFUSED)}
+    assert len(fake.questions) == 12
 
 
 def test_a48_our_no_comes_before_another_plugins_yes(load: Load, fake: FakeAuthd) -> None:

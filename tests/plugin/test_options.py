@@ -65,6 +65,10 @@ def test_a50_without_tick_nobody_gets_in(start_broker: StartBroker, fake: FakeAu
     assert broker.device("c1").connect() is None
     assert fake.questions == []
     broker.wait_log("the broker does not call TICK; set per_listener_settings false")
+    broker.process.send_signal(signal.SIGHUP)
+    broker.wait_log("Reloading config")
+    assert broker.device("c1").connect() is None
+    assert broker.device("c2", password="").connect() is None
 
 
 def test_a_broker_says_at_start_whom_it_asks(start_broker: StartBroker, fake: FakeAuthd) -> None:

@@ -360,6 +360,24 @@ static void test_nonces_over_clock_steps(void)
 	nonces_free(&nonces);
 }
 
+/* A clock that was behind at the start says nothing about what an earlier run may have taken. */
+static void test_nonces_of_a_clock_that_is_set(void)
+{
+	struct nonces nonces;
+	int64_t now = 1800000000;
+
+	CHECK(nonces_init(&nonces, now));
+	nonces_note_clock(&nonces, now, 50);
+	nonces_note_clock(&nonces, now + 21, 70);
+	CHECK(state_of(&nonces, 1, now + 6) == NONCE_FRESH);
+	nonces_note_clock(&nonces, now - 100, 71);
+	CHECK(state_of(&nonces, 1, now + 6) == NONCE_FRESH);
+	nonces_note_clock(&nonces, now + 3600, 72);
+	CHECK(state_of(&nonces, 1, now + 3605) == NONCE_UNKNOWN);
+	CHECK(state_of(&nonces, 1, now + 3606) == NONCE_FRESH);
+	nonces_free(&nonces);
+}
+
 static void test_nonces_are_bounded(void)
 {
 	struct nonces nonces;
@@ -392,10 +410,23 @@ static void test_exchanges(void)
 	for (size_t i = 0; i <= EXCHANGES_MAX; i++) {
 		exchange.connection = &connections[i];
 		exchange.opened_ms = (int64_t)i;
-		exchanges_open(&exchanges, &exchange);
+		CHECK(exchanges_open(&exchanges, &exchange) == (i < EXCHANGES_OF_NEWCOMERS_MAX));
+	}
+	strcpy(exchange.session, "5kq1Yw2f0bU");
+	for (size_t i = EXCHANGES_OF_NEWCOMERS_MAX; i <= EXCHANGES_MAX; i++) {
+		exchange.connection = &connections[i];
+		CHECK(exchanges_open(&exchanges, &exchange) == (i < EXCHANGES_MAX));
 	}
 	CHECK(exchanges.count == EXCHANGES_MAX);
-	CHECK(!exchanges_take(&exchanges, &connections[0], &taken)); /* the oldest */
+	exchange.connection = &connections[EXCHANGES_MAX];
+	exchange.opened_ms = EXCHANGE_MAX_MS; /* the time of the oldest is over, of no other */
+	CHECK(exchanges_open(&exchanges, &exchange) && exchanges.count == EXCHANGES_MAX);
+	CHECK(!exchanges_take(&exchanges, &connections[0], &taken));
+	exchange.session[0] = '\0';
+	exchange.connection = &connections[0];
+	exchange.opened_ms = EXCHANGE_MAX_MS - 1;
+	CHECK(!exchanges_open(&exchanges, &exchange));
+	strcpy(exchange.session, "5kq1Yw2f0bU");
 	CHECK(exchanges_take(&exchanges, &connections[1], &taken) && taken.opened_ms == 1);
 	CHECK(!exchanges_take(&exchanges, &connections[1], &taken));
 	exchange.connection = &connections[2];
@@ -476,6 +507,24 @@ static void test_rates(void)
 	CHECK(rates_take(&rates, "2001:db8:0:1::1", 1, 1000));
 	CHECK(rates_take(&rates, NULL, 1, 1000));
 	CHECK(rates_take(&rates, "not an address", 1, 1000));
+}
+
+/* A quarter of the time at a rate of 50, more at a higher one; each address has its own. */
+static void test_shares(void)
+{
+	static struct rates rates;
+
+	rates_init(&rates, 50);
+	CHECK(!rates_had_share(&rates, "192.0.2.1", 1000));
+	rates_charge(&rates, "192.0.2.1", 24999, 1000);
+	CHECK(!rates_had_share(&rates, "192.0.2.1", 1000));
+	rates_charge(&rates, "192.0.2.1", 50001, 1000);
+	CHECK(rates_had_share(&rates, "192.0.2.1", 1000) && !rates_had_share(&rates, "192.0.2.2", 1000));
+	CHECK(rates_had_share(&rates, "192.0.2.1", 2999) && !rates_had_share(&rates, "192.0.2.1", 3001));
+	CHECK(rates_take(&rates, "192.0.2.1", 150, 3001));
+	rates_init(&rates, 200);
+	rates_charge(&rates, "192.0.2.1", 99999, 1000);
+	CHECK(!rates_had_share(&rates, "192.0.2.1", 1000));
 }
 
 /* --- wire --- */
@@ -1053,11 +1102,13 @@ int main(int argc, char **argv)
 	test_auth_grammar();
 	test_nonces();
 	test_nonces_over_clock_steps();
+	test_nonces_of_a_clock_that_is_set();
 	test_nonces_are_bounded();
 	test_exchanges();
 	test_budget();
 	test_budget_in_any_second();
 	test_rates();
+	test_shares();
 	test_answer();
 	test_odd_answers();
 	test_events();
