@@ -185,8 +185,12 @@ def test_who_holds_three_quarters_of_a_quota_is_named_until_it_falls() -> None:
     assert filling() == []
     world.add(*revokes("b", 2, start=2))
     assert filling() == [("b", "revocations", 4, 4)]
-    world.add(*revokes("a", 2, start=4))
+    world.add(*revokes("a", 1, start=4))
+    assert filling() == [("b", "revocations", 4, 4)], "five of eight are less"
+    world.add(*revokes("a", 1, start=5))
     assert sorted(filling()) == [("a", "revocations", 6, 8), ("b", "revocations", 4, 4)]
+    found = [one.branch for one in find_filling(world.state, branches(world))]
+    assert found == sorted(found)
     world.add(*revokes("b", 1, start=9))
     assert filling() == [("a", "revocations", 7, 8)], "the other has fallen"
     world.state = world.state.with_fallen(find_fallen(world.state, branches(world)))

@@ -231,7 +231,7 @@ def test_a31_two_heads_of_no_one_history_contradict_each_other(
 @pytest.mark.parametrize(
     ("first", "second"),
     [
-        ({"ids": IDS[:2]}, {"ids": IDS[:2]}),
+        ({"ids": IDS[:2]}, {"ids": IDS[:2], "previous": ListEnd(0, 0, EMPTY_HEAD)}),
         ({"ids": IDS[:2]}, {"ids": IDS[:3]}),
         ({"ids": IDS[:2]}, {"epoch": 8, "previous": ListEnd(7, 2, AB)}),
         # The rest of the list is not known here.
