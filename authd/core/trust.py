@@ -89,12 +89,12 @@ class TrustState:
 
     def take_grants(self, grants: Iterable[Grant]) -> tuple["TrustState", tuple[Grant, ...]]:
         """Do as `apply_grants`, and return too what newer ones have pushed out."""
-        new = list(grants)
-        if not new:
-            return self, ()
-        changes = _GrantChanges(self)
-        for grant in new:
+        changes, any_new = _GrantChanges(self), False
+        for grant in grants:  # perhaps a million that are read as they are asked for
             changes.add(grant)
+            any_new = True
+        if not any_new:
+            return self, ()
         return changes.finish(), tuple(changes.gone)
 
     def has_newer(self, grant: Grant) -> bool:
