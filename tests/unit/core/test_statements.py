@@ -8,6 +8,7 @@ from authd.core.identity import DomainId, StatementId
 from authd.core.revocations import EMPTY_HEAD
 from authd.core.statements import (
     Heartbeat,
+    ListEnd,
     kind_of,
     recall,
     sign_broker,
@@ -189,11 +190,27 @@ def altered_heartbeat(**changes: object) -> bytes:
         {"count": 1},
         {"recent": [bytes(16)] * 15, "count": 20},
         {"reason": "text"},
+        {"previous_list": [NOW, 0, bytes(32)]},
+        {"previous_list": [-1, 0, bytes(32)]},
+        {"previous_list": ["now", 0, bytes(32)]},
+        {"previous_list": [NOW - 1, -1, bytes(32)]},
+        {"previous_list": [NOW - 1, limits.MAX_CHAIN_ENTRIES + 1, bytes(32)]},
+        {"previous_list": [NOW - 1, 0, bytes(33)]},
+        {"previous_list": [NOW - 1, 0]},
+        {"previous_list": [NOW - 1, 0, bytes(32), 0]},
+        {"previous_list": []},
+        {"previous_list": bytes(32)},
     ],
 )
 def test_a_heartbeat_that_is_not_as_it_must_be_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(FormatError):
         verify_heartbeat(altered_heartbeat(**changes))
+
+
+@pytest.mark.parametrize(("epoch", "count"), [(0, 0), (NOW - 1, limits.MAX_CHAIN_ENTRIES)])
+def test_a_heartbeat_says_how_the_list_before_ended(epoch: int, count: int) -> None:
+    encoded = altered_heartbeat(previous_list=[epoch, count, bytes(32)])
+    assert verify_heartbeat(encoded).previous == ListEnd(epoch, count, bytes(32))
 
 
 def test_a_heartbeat_carries_at_most_sixteen_ids() -> None:
