@@ -58,11 +58,7 @@ def new(
     who = issue.choose_issuer(context, issuer)
     if password and (who.gateway is not None or depth):
         raise FormatError("a device password is granted by the domain's authority, with depth 0")
-    replaced = None
-    if who.gateway is None:
-        replaced = known.holder_to_set_aside(
-            context, name, f"; `authd grant {name}` gives it more, `authd revoke {name}` ends it"
-        )
+    replaced = _replaced(context, who, name)
     issue.check_filters(pub, sub)
     if (password and counter) or (at and not counter):
         raise FormatError("`--password` and `--counter` are two forms, and `--at` is of a counter")
@@ -73,9 +69,7 @@ def new(
         who,
         subject=KeySubject(key.public),
         scope=parse_topic_scope(
-            pub or (),
-            sub or (),
-            names={"name": name, "key": key_id_text(key.public)},
+            pub or (), sub or (), names={"name": name, "key": key_id_text(key.public)}
         ),
         life=life,
         depth=depth,
@@ -94,6 +88,15 @@ def new(
     published, where = _publish(context, who, name, device, grant, bundle, form=form)
     notes = [f"the revoked key of that name is kept as {kept_as}"] if kept_as else []
     _report(context, name, device, grant, secret, key_file, [where, *notes], published=published)
+
+
+def _replaced(context: Context, who: issue.Issuer, name: str) -> Subject | None:
+    """Return the revoked subject whose name is taken over; names of a gateway are not kept here."""
+    if who.gateway is not None:
+        return None
+    return known.holder_to_set_aside(
+        context, name, f"; `authd grant {name}` gives it more, `authd revoke {name}` ends it"
+    )
 
 
 def _device(context: Context, who: issue.Issuer, key: SigningKey, grant: Grant) -> DeviceKey:
