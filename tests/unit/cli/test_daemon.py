@@ -191,6 +191,16 @@ def contents(state: Path, *, without: frozenset[str]) -> Iterator[tuple[Path, by
             yield path, path.read_bytes()
 
 
+def spellings(what: str, secret: bytes) -> dict[str, bytes]:
+    """Return how a secret may be written down, by what to call it."""
+    return {
+        what: secret,
+        f"{what}, base64url": encode_base64url(secret).encode(),
+        f"{what}, base64": base64.b64encode(secret),
+        f"{what}, hex": secret.hex().encode(),
+    }
+
+
 def test_a54_no_password_proof_or_private_key_is_in_any_log_or_store(
     run: Run, site: Site, tmp_path: Path
 ) -> None:
@@ -241,12 +251,7 @@ def test_a54_no_password_proof_or_private_key_is_in_any_log_or_store(
         "broker secret": load_node_file(site.state).broker_secrets["old"].encode(),
     }
     for number, seed in enumerate(seeds):
-        traces |= {
-            f"seed {number}": seed,
-            f"seed {number}, base64url": encode_base64url(seed).encode(),
-            f"seed {number}, base64": base64.b64encode(seed),
-            f"seed {number}, hex": seed.hex().encode(),
-        }
+        traces |= spellings(f"seed {number}", seed)
     log = site.log().read_bytes()
     assert b'"event": "connect"' in log
     for what, trace in traces.items():
